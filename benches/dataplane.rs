@@ -1,0 +1,3 @@
+//! Measurements; replaced by their owner.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Map types and the Service lookup, shared by the eBPF programs and user space.
+
+#![no_std]

@@ -1,0 +1,12 @@
+//! `kpx snapshot`.
+
+use super::Context;
+use crate::ui::{Exit, Failure};
+
+/// Arguments of `kpx snapshot`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub(super) fn run(_context: &mut Context, _args: &Args) -> Result<Exit, Failure> {
+    Err(Failure::new("not built yet"))
+}

@@ -1,0 +1,5 @@
+//! Readers: raw state from [`crate::capture`] → typed state → [`crate::model::ServiceTable`]. One folder per source.
+
+pub mod bpf;
+pub mod iptables;
+pub mod kube;

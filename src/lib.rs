@@ -1,0 +1,15 @@
+//! kpx moves Kubernetes nodes from kube-proxy to eBPF without an outage.
+//!
+//! One idea carries the code: every description of a node's Services (API objects, iptables rules, BPF maps) is
+//! *lifted* into one [`model::ServiceTable`], and everything else is a view on such a table or a step between two.
+//! `docs/architecture.md` draws the folders and names the invariants.
+
+pub mod capture;
+pub mod cmd;
+pub mod dataplane;
+pub mod error;
+pub mod inspect;
+pub mod lab;
+pub mod migrate;
+pub mod model;
+pub mod ui;

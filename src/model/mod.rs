@@ -1,0 +1,14 @@
+//! The one table every description of a node's Services is lifted into, its equality and its diff. Pure: no I/O.
+
+mod diff;
+mod frontend;
+mod table;
+mod view;
+
+pub use diff::{Difference, FieldDifference, diff};
+pub use frontend::{
+    Backend, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol,
+    ServiceName, TrafficSource, Treatment,
+};
+pub use table::{Conflict, Detector, NodeFacts, NodePortScope, ServiceTable};
+pub use view::FrontendView;

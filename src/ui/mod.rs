@@ -1,0 +1,16 @@
+//! The one owner of the terminal: data to stdout, everything else to stderr.
+//!
+//! Commands hand a [`Report`] to [`Ui::report`]; the format, the envelope, colour, widths and exit codes are decided
+//! here, once for all of them.
+
+mod failure;
+mod progress;
+mod report;
+mod table;
+mod terminal;
+
+pub use failure::{Exit, Failure};
+pub use progress::Progress;
+pub use report::{Report, to_value};
+pub use table::{Align, Cell, Column, Table, Tone};
+pub use terminal::{ColorChoice, Format, Ui, UiOptions};

@@ -1,0 +1,3 @@
+//! Tasks of the project: `cargo xtask demo | test | ebpf | …`.
+
+fn main() {}
