@@ -128,6 +128,7 @@ impl Globals {
 /// Runs a parsed command line.
 pub fn run(cli: Cli) -> Exit {
     let mut context = Context { ui: Ui::stdio(cli.globals.ui_options()), globals: cli.globals };
+    context.ui.start_log(context.globals.verbose);
     match dispatch(&mut context, cli.command) {
         Ok(exit) => exit,
         Err(failure) => {

@@ -70,12 +70,17 @@ impl Failure {
 
 impl<E: Hinted> From<E> for Failure {
     fn from(error: E) -> Self {
-        let mut causes = Vec::new();
+        let mut causes: Vec<String> = Vec::new();
+        let message = error.to_string();
         let mut source: Option<&dyn Error> = error.source();
         while let Some(cause) = source {
-            causes.push(cause.to_string());
+            let text = cause.to_string();
+            // Some libraries repeat the cause in their own message; once is enough.
+            if !causes.last().unwrap_or(&message).ends_with(&text) {
+                causes.push(text);
+            }
             source = cause.source();
         }
-        Self { exit: Exit::Failed, message: error.to_string(), causes, hints: error.hints() }
+        Self { exit: Exit::Failed, message, causes, hints: error.hints() }
     }
 }

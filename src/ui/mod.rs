@@ -4,13 +4,16 @@
 //! here, once for all of them.
 
 mod failure;
+mod layout;
+mod log;
 mod progress;
 mod report;
 mod table;
 mod terminal;
 
 pub use failure::{Exit, Failure};
+pub use log::LOG_VARIABLE;
 pub use progress::Progress;
 pub use report::{Report, to_value};
 pub use table::{Align, Cell, Column, Table, Tone};
-pub use terminal::{ColorChoice, Format, Ui, UiOptions};
+pub use terminal::{Buffer, ColorChoice, Format, Ui, UiOptions};

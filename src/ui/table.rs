@@ -1,6 +1,6 @@
-//! Borderless tables, about 80 columns, readable without colour.
+//! Tables as values: columns, rows, tones. How they are laid out is [`super::layout`]'s business.
 
-use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width};
+use super::layout;
 
 /// Side on which a column's cells stand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub enum Align {
     /// Left: text.
     #[default]
     Left,
-    /// Right: numbers.
+    /// Right: numbers. Such a column is never wrapped.
     Right,
 }
 
@@ -43,7 +43,20 @@ pub enum Tone {
     Quiet,
 }
 
-/// Text and tone of one cell.
+impl Tone {
+    /// The style of the tone on a terminal with colour.
+    pub(super) const fn style(self) -> anstyle::Style {
+        match self {
+            Self::Plain => anstyle::Style::new(),
+            Self::Good => anstyle::AnsiColor::Green.on_default(),
+            Self::Warning => anstyle::AnsiColor::Yellow.on_default(),
+            Self::Bad => anstyle::AnsiColor::Red.on_default(),
+            Self::Quiet => anstyle::Style::new().dimmed(),
+        }
+    }
+}
+
+/// Text and tone of one cell. A line feed in the text starts a new line inside the cell.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
     /// The text; empty is shown as `<none>`.
@@ -56,6 +69,11 @@ impl Cell {
     /// A cell with a tone.
     pub fn toned(text: impl Into<String>, tone: Tone) -> Self {
         Self { text: text.into(), tone }
+    }
+
+    /// The text as shown.
+    pub(super) fn shown(&self) -> &str {
+        if self.text.is_empty() { "<none>" } else { &self.text }
     }
 }
 
@@ -128,76 +146,12 @@ impl Table {
             out.push('\n');
         }
         if !self.rows.is_empty() {
-            self.render_rows(width, headers, color, &mut out);
+            layout::rows(self, width.map(usize::from), headers, color, &mut out);
         }
         if let Some(footer) = &self.footer {
             out.push_str(footer);
             out.push('\n');
         }
         out
-    }
-
-    fn render_rows(&self, width: Option<u16>, headers: bool, color: bool, out: &mut String) {
-        let mut table = comfy_table::Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        if headers {
-            table.set_header(self.columns.iter().map(|c| c.heading));
-        }
-        for row in &self.rows {
-            table.add_row(row.iter().map(|cell| if cell.text.is_empty() { "<none>" } else { cell.text.as_str() }));
-        }
-        match width {
-            Some(width) => {
-                table.set_content_arrangement(ContentArrangement::Dynamic);
-                table.set_width(width);
-            }
-            None => {
-                table.set_content_arrangement(ContentArrangement::Disabled);
-            }
-        }
-        for (i, column) in self.columns.iter().enumerate() {
-            let last = i + 1 == self.columns.len();
-            if let Some(c) = table.column_mut(i) {
-                c.set_padding((0, if last { 0 } else { 2 }));
-                if column.align == Align::Right {
-                    c.set_cell_alignment(CellAlignment::Right);
-                }
-                // Numbers and short words stay whole; long text wraps.
-                let longest = self.rows.iter().map(|r| r[i].text.chars().count()).max().unwrap_or(0);
-                let longest = longest.max(column.heading.len());
-                if longest <= 12 {
-                    c.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest as u16 + 2)));
-                }
-            }
-        }
-        let text = table.to_string();
-        let tones = if color { Some(&self.rows) } else { None };
-        for line in text.lines() {
-            out.push_str(line.trim_end());
-            out.push('\n');
-        }
-        if let Some(rows) = tones {
-            colour(out, rows);
-        }
-    }
-}
-
-/// Colours each toned cell's text where it stands; done on the text so that widths never count escape sequences.
-fn colour(out: &mut String, rows: &[Vec<Cell>]) {
-    let mut at = 0;
-    for cell in rows.iter().flatten() {
-        let style = match cell.tone {
-            Tone::Plain => continue,
-            Tone::Good => anstyle::AnsiColor::Green.on_default(),
-            Tone::Warning => anstyle::AnsiColor::Yellow.on_default(),
-            Tone::Bad => anstyle::AnsiColor::Red.on_default(),
-            Tone::Quiet => anstyle::Style::new().dimmed(),
-        };
-        if let Some(found) = out[at..].find(cell.text.as_str()) {
-            let start = at + found;
-            let painted = format!("{style}{}{style:#}", cell.text);
-            out.replace_range(start..start + cell.text.len(), &painted);
-            at = start + painted.len();
-        }
     }
 }

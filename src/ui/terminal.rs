@@ -1,6 +1,8 @@
 //! The terminal: where output goes, in which format, with or without colour.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
+use std::rc::Rc;
 
 use clap::ValueEnum;
 use serde_json::Value;
@@ -33,13 +35,28 @@ impl Format {
 /// When to use colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set.
+    /// On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded.
     #[default]
     Auto,
     /// Always.
     Always,
     /// Never.
     Never,
+}
+
+impl ColorChoice {
+    /// Whether to use colour on a stream that is a terminal or not, in an environment.
+    pub fn decide(self, terminal: bool, env: impl Fn(&str) -> Option<String>) -> bool {
+        let set = |name| env(name).is_some_and(|value| !value.is_empty());
+        let forced = |name| env(name).is_some_and(|value| !value.is_empty() && value != "0");
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto if set("NO_COLOR") => false,
+            Self::Auto if forced("FORCE_COLOR") || forced("CLICOLOR_FORCE") => true,
+            Self::Auto => terminal && env("CLICOLOR").as_deref() != Some("0"),
+        }
+    }
 }
 
 /// What the command line says about output.
@@ -59,6 +76,28 @@ pub struct UiOptions {
     pub no_input: bool,
 }
 
+/// Bytes written to a [`Ui::buffered`] terminal.
+#[derive(Clone, Debug, Default)]
+pub struct Buffer(Rc<RefCell<Vec<u8>>>);
+
+impl Buffer {
+    /// What was written so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.borrow()).into_owned()
+    }
+}
+
+impl Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.borrow_mut().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// The one owner of stdout and stderr.
 pub struct Ui {
     out: Box<dyn Write>,
@@ -73,15 +112,7 @@ pub struct Ui {
 impl Ui {
     /// The real terminal.
     pub fn stdio(options: UiOptions) -> Self {
-        let env_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
-        let color = |terminal: bool| match options.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => {
-                let forced = env_set("FORCE_COLOR") || env_set("CLICOLOR_FORCE");
-                !env_set("NO_COLOR") && (forced || terminal)
-            }
-        };
+        let color = |terminal| options.color.decide(terminal, |name| std::env::var(name).ok());
         let (stdout, stderr) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         Self {
             out: Box::new(io::stdout()),
@@ -97,6 +128,22 @@ impl Ui {
     /// A terminal that writes elsewhere: no colour, `width` columns.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>, options: UiOptions, width: Option<u16>) -> Self {
         Self { out, err, options, width, color_out: false, color_err: false, terminal_err: false }
+    }
+
+    /// A terminal that writes to memory: its stdout and its stderr besides.
+    pub fn buffered(options: UiOptions, width: Option<u16>) -> (Self, Buffer, Buffer) {
+        let (out, err) = (Buffer::default(), Buffer::default());
+        (Self::to(Box::new(out.clone()), Box::new(err.clone()), options, width), out, err)
+    }
+
+    /// Whether `-q` was given.
+    pub const fn is_quiet(&self) -> bool {
+        self.options.quiet
+    }
+
+    /// Whether stderr has colour.
+    pub(super) const fn colours_stderr(&self) -> bool {
+        self.color_err
     }
 
     /// The chosen format.
@@ -164,9 +211,11 @@ impl Ui {
         }
     }
 
-    /// A warning on stderr.
+    /// A warning on stderr; silent with `-q`.
     pub fn warn(&mut self, text: &str) {
-        self.stderr_line("warning: ", anstyle::AnsiColor::Yellow.on_default().bold(), text);
+        if !self.options.quiet {
+            self.stderr_line("warning: ", anstyle::AnsiColor::Yellow.on_default().bold(), text);
+        }
     }
 
     /// A hint on stderr: what to type next; silent with `-q`.
@@ -234,4 +283,147 @@ fn pretty(value: &Value) -> String {
 
 fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).expect("a Value always serialises")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use serde_json::{Value, json};
+
+    use super::{ColorChoice, Format, Ui, UiOptions};
+    use crate::ui::{Failure, Report, Table};
+
+    struct Fruit;
+
+    impl Report for Fruit {
+        fn kind(&self) -> &'static str {
+            "FruitList"
+        }
+
+        fn items(&self) -> Vec<Value> {
+            vec![json!({ "name": "apple", "grams": 180 })]
+        }
+
+        fn extra(&self) -> serde_json::Map<String, Value> {
+            serde_json::Map::from_iter([("basket".to_owned(), json!("round"))])
+        }
+
+        fn tables(&self, wide: bool) -> Vec<Table> {
+            let mut table = Table::new(if wide { &["NAME", "GRAMS"] } else { &["NAME"] }).footer("1 fruit");
+            table.row(["apple", "180"].into_iter().take(if wide { 2 } else { 1 }));
+            vec![table]
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["apple".to_owned()]
+        }
+    }
+
+    fn printed(format: Format) -> String {
+        let (mut ui, out, err) = Ui::buffered(UiOptions { format, ..UiOptions::default() }, Some(80));
+        ui.report(&Fruit).expect("memory takes everything");
+        assert_eq!(err.text(), "");
+        out.text()
+    }
+
+    #[test]
+    fn one_report_prints_in_every_format() {
+        insta::assert_snapshot!(printed(Format::Table), @"
+        NAME
+        apple
+        1 fruit
+        ");
+        insta::assert_snapshot!(printed(Format::Wide), @"
+        NAME   GRAMS
+        apple  180
+        1 fruit
+        ");
+        insta::assert_snapshot!(printed(Format::Json), @r#"
+        {
+          "apiVersion": "kpx.dev/v1",
+          "kind": "FruitList",
+          "basket": "round",
+          "items": [
+            {
+              "name": "apple",
+              "grams": 180
+            }
+          ]
+        }
+        "#);
+        insta::assert_snapshot!(printed(Format::Yaml), @r"
+        apiVersion: kpx.dev/v1
+        kind: FruitList
+        basket: round
+        items:
+        - name: apple
+          grams: 180
+        ");
+        insta::assert_snapshot!(printed(Format::Name), @"apple");
+    }
+
+    #[test]
+    fn a_failure_tells_its_causes_and_what_to_type() {
+        let (mut ui, out, err) = Ui::buffered(UiOptions::default(), None);
+        let mut failure =
+            Failure::new("cannot read the rules of node-a").hint("run as root: sudo kpx diff api iptables");
+        failure.causes = vec!["iptables-save: permission denied".to_owned(), "needs CAP_NET_ADMIN".to_owned()];
+        ui.failure(&failure);
+        assert_eq!(out.text(), "");
+        insta::assert_snapshot!(err.text(), @r"
+        error: cannot read the rules of node-a
+          1: iptables-save: permission denied
+          2: needs CAP_NET_ADMIN
+        hint: run as root: sudo kpx diff api iptables
+        ");
+    }
+
+    #[test]
+    fn quiet_leaves_errors_and_data() {
+        let (mut ui, out, err) = Ui::buffered(UiOptions { quiet: true, ..UiOptions::default() }, None);
+        ui.note("a remark");
+        ui.warn("a warning");
+        ui.hint("a hint");
+        ui.report(&Fruit).expect("memory takes everything");
+        assert_eq!(err.text(), "");
+        assert!(out.text().contains("apple"));
+        ui.failure(&Failure::new("it broke"));
+        assert_eq!(err.text(), "error: it broke\n");
+    }
+
+    #[test]
+    fn colour_follows_the_flag_then_the_environment_then_the_terminal() {
+        let decide = |choice: ColorChoice, terminal, env: &[(&str, &str)]| {
+            choice.decide(terminal, |name| env.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+        };
+        let auto = ColorChoice::Auto;
+        assert!(decide(auto, true, &[]));
+        assert!(!decide(auto, false, &[]));
+        assert!(!decide(auto, true, &[("NO_COLOR", "1")]));
+        assert!(decide(auto, true, &[("NO_COLOR", "")]));
+        assert!(!decide(auto, true, &[("CLICOLOR", "0")]));
+        assert!(decide(auto, false, &[("FORCE_COLOR", "1")]));
+        assert!(decide(auto, false, &[("CLICOLOR_FORCE", "1")]));
+        assert!(!decide(auto, false, &[("CLICOLOR_FORCE", "0")]));
+        assert!(!decide(auto, false, &[("FORCE_COLOR", "1"), ("NO_COLOR", "1")]));
+        assert!(decide(ColorChoice::Always, false, &[("NO_COLOR", "1")]));
+        assert!(!decide(ColorChoice::Never, true, &[("FORCE_COLOR", "1")]));
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_error_but_a_full_disk_is() {
+        struct Broken(io::ErrorKind);
+        impl io::Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let to = |kind| Ui::to(Box::new(Broken(kind)), Box::new(io::sink()), UiOptions::default(), None);
+        assert!(to(io::ErrorKind::BrokenPipe).report(&Fruit).is_ok());
+        assert!(to(io::ErrorKind::StorageFull).report(&Fruit).is_err());
+    }
 }
