@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use kpx::cmd::{self, Cli};
+use kpx::cmd;
 use kpx::ui::Exit;
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match cmd::parse(std::env::args_os()) {
         Ok(cli) => cmd::run(cli).into(),
         Err(error) => {
             // A failure to print help to a closed pipe is nobody's concern.

@@ -1,12 +1,48 @@
-//! `kpx completions`.
+//! `kpx completions` and the hidden `kpx man`: what is generated from the command line's own definition.
+
+use std::path::PathBuf;
+
+use clap_complete::Shell;
 
 use super::Context;
 use crate::ui::{Exit, Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  Complete kpx in this bash
+    $ source <(kpx completions bash)
+
+  Complete kpx in every zsh
+    $ kpx completions zsh > \"${fpath[1]}/_kpx\"";
+
 /// Arguments of `kpx completions`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// The shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
 
-pub(super) fn run(_context: &mut Context, _args: &Args) -> Result<Exit, Failure> {
-    Err(Failure::new("not built yet"))
+/// Arguments of `kpx man`.
+#[derive(Debug, clap::Args)]
+pub struct ManArgs {
+    /// Directory to write the pages to
+    directory: PathBuf,
+}
+
+pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "kpx", &mut script);
+    context.ui.raw(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Fine)
+}
+
+pub(super) fn man(_context: &mut Context, args: &ManArgs) -> Result<Exit, Failure> {
+    let write = || -> std::io::Result<()> {
+        fs_err::create_dir_all(&args.directory)?;
+        clap_mangen::generate_to(super::command(), &args.directory)
+    };
+    write().map_err(|error| Failure::new(format!("cannot write man pages: {error}")))?;
+    Ok(Exit::Fine)
 }

@@ -8,15 +8,27 @@ mod migrate;
 mod snapshot;
 mod version;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::ui::{ColorChoice, Exit, Failure, Format, Ui, UiOptions};
 
+const EXAMPLES: &str = "\
+Examples:
+  Compare what the API says with what the rules on this node do
+    $ kpx diff api iptables --services-from objects.json
+
+  See the plan for this node, without changing anything
+    $ kpx migrate plan
+
+Exit codes:
+  0 fine, 1 kpx failed, 2 there is something to act on, 3 stopped part-way, 64 usage, 130 interrupted";
+
 /// Moves Kubernetes nodes from kube-proxy to eBPF without an outage
 #[derive(Debug, Parser)]
-#[command(name = "kpx", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "kpx", version, max_term_width = 100, after_long_help = EXAMPLES)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
@@ -30,19 +42,19 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Globals {
     /// Output format
-    #[arg(short, long, value_enum, default_value_t, global = true, help_heading = "Output")]
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", global = true, help_heading = "Output")]
     pub output: Format,
     /// When to use colour
-    #[arg(long, value_enum, default_value_t, global = true, help_heading = "Output")]
+    #[arg(long, hide_short_help = true, value_enum, default_value_t, global = true, help_heading = "Output")]
     pub color: ColorChoice,
     /// Leave out the headings of tables
-    #[arg(long, global = true, help_heading = "Output")]
+    #[arg(long, hide_short_help = true, global = true, help_heading = "Output")]
     pub no_headers: bool,
     /// Show no progress
-    #[arg(long, global = true, help_heading = "Output")]
+    #[arg(long, hide_short_help = true, global = true, help_heading = "Output")]
     pub no_progress: bool,
     /// Never ask; fail instead, naming the flag that answers
-    #[arg(long, global = true, help_heading = "Output")]
+    #[arg(long, hide_short_help = true, global = true, help_heading = "Output")]
     pub no_input: bool,
     /// Say less: errors and data only
     #[arg(short, long, global = true, help_heading = "Output")]
@@ -58,26 +70,54 @@ pub struct Globals {
     #[arg(long, value_name = "NAME|PATH", global = true, help_heading = "Node")]
     pub netns: Option<String>,
     /// cgroup2 directory whose sockets the node serves [default: the cgroup2 root]
-    #[arg(long, value_name = "PATH", global = true, help_heading = "Node")]
+    #[arg(long, hide_short_help = true, value_name = "PATH", global = true, help_heading = "Node")]
     pub cgroup: Option<PathBuf>,
     /// Directory on a bpf file system for pins
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/kpx", global = true, help_heading = "Node")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "DIR",
+        default_value = "/sys/fs/bpf/kpx",
+        global = true,
+        help_heading = "Node"
+    )]
     pub bpffs: PathBuf,
     /// Directory for journals, plans and backups
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/kpx", global = true, help_heading = "Node")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "DIR",
+        default_value = "/var/lib/kpx",
+        global = true,
+        help_heading = "Node"
+    )]
     pub state_dir: PathBuf,
     /// Name of the Node object [default: from the snapshot, then the host name]
-    #[arg(long, value_name = "NAME", env = "KPX_NODE_NAME", global = true, help_heading = "Node")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "NAME",
+        env = "KPX_NODE_NAME",
+        global = true,
+        help_heading = "Node"
+    )]
     pub node_name: Option<String>,
 
     /// API objects from a file or folder instead of a cluster
     #[arg(long, value_name = "FILE|DIR", global = true, help_heading = "Cluster")]
     pub services_from: Option<PathBuf>,
     /// kubeconfig file
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG", global = true, help_heading = "Cluster")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "FILE",
+        env = "KUBECONFIG",
+        global = true,
+        help_heading = "Cluster"
+    )]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig
-    #[arg(long, value_name = "NAME", global = true, help_heading = "Cluster")]
+    #[arg(long, hide_short_help = true, value_name = "NAME", global = true, help_heading = "Cluster")]
     pub context: Option<String>,
 }
 
@@ -101,6 +141,9 @@ pub enum Command {
     Version(version::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(completions::ManArgs),
 }
 
 /// What a command gets: the terminal and the global options.
@@ -125,6 +168,33 @@ impl Globals {
     }
 }
 
+/// The definition of the command line.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Parses a command line. The error is help, a version or a mistake, in colour as the line itself asks for it.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let decide = |terminal| color_of(&args).decide(terminal, |name| std::env::var(name).ok());
+    let color = match (decide(false), decide(true)) {
+        (true, _) => clap::ColorChoice::Always,
+        (false, true) => clap::ColorChoice::Auto,
+        (false, false) => clap::ColorChoice::Never,
+    };
+    let matches = command().color(color).try_get_matches_from(args)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The colour a command line asks for, found before it is parsed: help and mistakes are printed by the parser.
+fn color_of(args: &[OsString]) -> ColorChoice {
+    let words = || args.iter().filter_map(|arg| arg.to_str());
+    let value = words()
+        .find_map(|word| word.strip_prefix("--color="))
+        .or_else(|| words().zip(words().skip(1)).find(|(word, _)| *word == "--color").map(|(_, value)| value));
+    value.and_then(|value| <ColorChoice as clap::ValueEnum>::from_str(value, false).ok()).unwrap_or_default()
+}
+
 /// Runs a parsed command line.
 pub fn run(cli: Cli) -> Exit {
     let mut context = Context { ui: Ui::stdio(cli.globals.ui_options()), globals: cli.globals };
@@ -147,5 +217,6 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Lab(command) => lab::run(context, command),
         Command::Version(args) => version::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
+        Command::Man(args) => completions::man(context, &args),
     }
 }
