@@ -1,0 +1,37 @@
+//! The map types as plain old data, for user space.
+
+use crate::{Backend, Config, Frontend, FrontendKey, FrontendRef, Peer, Socket, Stats, YieldKey, YieldUntil};
+
+macro_rules! pod {
+    ($($name:ty),+ $(,)?) => {
+        $(
+            // SAFETY: `repr(C)` or `repr(transparent)` over integers, with explicit padding only, as `tests` below prove:
+            // every byte is initialised and every bit pattern is a value.
+            #[expect(unsafe_code, reason = "the promise that a type is plain old data")]
+            unsafe impl aya::Pod for $name {}
+        )+
+
+        #[cfg(test)]
+        mod tests {
+            use super::*;
+
+            /// Sizes as the sum of the fields' sizes: an implicit padding byte would make a type larger.
+            #[test]
+            fn no_type_has_hidden_padding() {
+                assert_eq!(size_of::<Config>(), 4 + 4 + 8 + 8);
+                assert_eq!(size_of::<FrontendKey>(), 16 + 2 + 1 + 1);
+                assert_eq!(size_of::<FrontendRef>(), 4);
+                assert_eq!(size_of::<Frontend>(), 20 + 4 + 8 + 8 + 4 + 4);
+                assert_eq!(size_of::<Backend>(), 16 + 2 + 1 + 1 + 4);
+                assert_eq!(size_of::<Stats>(), 5 * 8);
+                assert_eq!(size_of::<Peer>(), 16 + 16 + 2 + 2);
+                assert_eq!(size_of::<crate::Entry>(), 8 + 16 + 16 + 2 + 2 + 4 + 4 + 4);
+                assert_eq!(size_of::<Socket>(), 4 + 4 + Socket::ENTRIES * 56);
+                assert_eq!(size_of::<YieldKey>(), 16 + 2 + 2);
+                assert_eq!(size_of::<YieldUntil>(), 8);
+            }
+        }
+    };
+}
+
+pod!(Backend, Config, Frontend, FrontendKey, FrontendRef, Peer, Socket, Stats, YieldKey, YieldUntil);
