@@ -5,7 +5,7 @@ mod frontend;
 mod table;
 mod view;
 
-pub use diff::{Difference, FieldDifference, diff};
+pub use diff::{Difference, FieldDifference, Side, diff};
 pub use frontend::{
     Backend, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol,
     ServiceName, TrafficSource, Treatment,

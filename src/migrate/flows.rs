@@ -1,0 +1,98 @@
+//! UDP flows that the kernel's rules translate now, read from `/proc/net/nf_conntrack`.
+//!
+//! A UDP socket that already talks to a Service through the rules must go on doing so: were its next datagram translated
+//! at the socket, conntrack would see a second mapping onto one reply tuple and change the source port that the backend
+//! knows. Such flows are put into the dataplane's yield map before the hooks become active.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// A UDP flow whose destination is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UdpFlow {
+    /// Source address of the socket.
+    pub client: SocketAddr,
+    /// The destination that the client used: a frontend.
+    pub frontend: SocketAddr,
+    /// Who answers: a backend.
+    pub backend: SocketAddr,
+}
+
+/// The translated UDP flows in the text of `/proc/net/nf_conntrack`; other lines, broken ones and a last line without its
+/// end are passed over.
+pub fn parse(text: &[u8]) -> BTreeSet<UdpFlow> {
+    let lines = text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
+    lines.filter_map(|line| parse_line(std::str::from_utf8(line).ok()?)).collect()
+}
+
+/// `ipv4 2 udp 17 6 src=… dst=… sport=… dport=… [UNREPLIED] src=… dst=… sport=… dport=… mark=0 …`.
+///
+/// `conntrack -L -o extended` prints the same fields in the same order.
+fn parse_line(line: &str) -> Option<UdpFlow> {
+    let mut words = line.split_ascii_whitespace();
+    let family = words.next()?;
+    if !matches!(family, "ipv4" | "ipv6") || words.next().is_none() || words.next()? != "udp" {
+        return None;
+    }
+    let (mut src, mut dst, mut sport, mut dport) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for word in words {
+        let Some((key, value)) = word.split_once('=') else { continue };
+        match key {
+            "src" => src.push(address(value)?),
+            "dst" => dst.push(address(value)?),
+            "sport" => sport.push(value.parse::<u16>().ok()?),
+            "dport" => dport.push(value.parse::<u16>().ok()?),
+            _ => {}
+        }
+    }
+    let end = |ips: &[IpAddr], ports: &[u16], i: usize| Some(SocketAddr::new(*ips.get(i)?, *ports.get(i)?));
+    let flow =
+        UdpFlow { client: end(&src, &sport, 0)?, frontend: end(&dst, &dport, 0)?, backend: end(&src, &sport, 1)? };
+    (flow.frontend != flow.backend).then_some(flow)
+}
+
+/// The kernel prints IPv6 addresses with all their noughts; an IPv4-mapped one is an IPv4 address.
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok().map(|ip: IpAddr| match ip {
+        IpAddr::V6(v6) => Ipv6Addr::to_canonical(&v6),
+        v4 @ IpAddr::V4(_) => v4,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &[u8] = b"ipv4     2 tcp      6 86398 ESTABLISHED src=192.168.50.1 dst=192.168.50.11 sport=44564 dport=30080 src=10.244.2.13 dst=192.168.50.11 sport=8080 dport=41333 [ASSURED] mark=0 zone=0 use=2
+ipv4     2 udp      17 6 src=10.244.1.11 dst=10.96.0.10 sport=32950 dport=53 src=10.244.1.12 dst=10.244.1.11 sport=53 dport=32950 mark=0 zone=0 use=2
+ipv6     10 udp      17 6 src=fd00:0010:0244:0001:0000:0000:0000:0011 dst=fd00:0010:0096:0000:0000:0000:0000:000a sport=53137 dport=53 src=fd00:0010:0244:0001:0000:0000:0000:0012 dst=fd00:0010:0244:0001:0000:0000:0000:0011 sport=53 dport=53137 mark=0 zone=0 use=2
+ipv4     2 udp      17 6 src=192.168.50.11 dst=10.96.0.10 sport=56813 dport=53 src=10.244.1.12 dst=10.244.1.1 sport=53 dport=40269 mark=0 zone=0 use=2
+ipv4     2 udp      17 29 src=10.244.1.11 dst=10.244.1.12 sport=5000 dport=53 [UNREPLIED] src=10.244.1.12 dst=10.244.1.11 sport=53 dport=5000 mark=0 zone=0 use=2
+";
+
+    #[test]
+    fn recorded_entries_give_the_translated_udp_flows() {
+        let flow = |client: &str, frontend: &str, backend: &str| UdpFlow {
+            client: client.parse().unwrap(),
+            frontend: frontend.parse().unwrap(),
+            backend: backend.parse().unwrap(),
+        };
+        let expected = BTreeSet::from([
+            flow("10.244.1.11:32950", "10.96.0.10:53", "10.244.1.12:53"),
+            flow("192.168.50.11:56813", "10.96.0.10:53", "10.244.1.12:53"),
+            flow("[fd00:10:244:1::11]:53137", "[fd00:10:96::a]:53", "[fd00:10:244:1::12]:53"),
+        ]);
+        assert_eq!(parse(RECORDED), expected);
+    }
+
+    #[test]
+    fn broken_lines_are_passed_over() {
+        for cut in 0..RECORDED.len() {
+            assert!(parse(&RECORDED[..cut]).is_subset(&parse(RECORDED)), "cut at {cut}");
+        }
+        assert_eq!(
+            parse(b"ipv4 2 udp 17 6 src=1.2.3.4 dst=5.6.7.8 sport=99999 dport=1 src=a dst=b\n"),
+            BTreeSet::new()
+        );
+    }
+}

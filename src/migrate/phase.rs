@@ -1,0 +1,134 @@
+//! What a migration is made of: phases, their steps, and the gate behind each phase.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A phase of the migration of a node, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PhaseName {
+    /// The node is recorded; nothing changes.
+    Prepare,
+    /// Programs and maps are pinned and filled; nothing is attached.
+    Load,
+    /// The hooks are attached and count what they would do; the rules serve.
+    Shadow,
+    /// New connections of sockets are served by the hooks; the rules stay for everything else.
+    Sockets,
+}
+
+impl PhaseName {
+    /// All phases, in order.
+    pub const ALL: [Self; 4] = [Self::Prepare, Self::Load, Self::Shadow, Self::Sockets];
+
+    /// What the phase does, for people.
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Self::Prepare => "record the node, so that it can be compared with later",
+            Self::Load => "pin programs and maps, fill the maps; nothing is attached",
+            Self::Shadow => "attach the hooks, which count what they would do; the rules serve",
+            Self::Sockets => "serve new connections of this node's sockets; the rules stay",
+        }
+    }
+}
+
+impl fmt::Display for PhaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Prepare => "prepare",
+            Self::Load => "load",
+            Self::Shadow => "shadow",
+            Self::Sockets => "sockets",
+        })
+    }
+}
+
+/// What steps and gates act upon: the real node, or a fake one in tests.
+pub trait World {
+    /// What can go wrong in a step.
+    type Error: std::error::Error + 'static;
+}
+
+/// Whether a step's effect is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// All of it is.
+    Done,
+    /// Some or all of it is not; the clause completes "not done: ".
+    NotDone(String),
+}
+
+impl Check {
+    /// Whether all of the effect is there.
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+}
+
+/// One change of the node. Every method may be called at any time, in any state a crash can leave behind.
+pub trait Step<W: World> {
+    /// Stable name, unique in the migration.
+    fn id(&self) -> &'static str;
+
+    /// What [`Self::perform`] will do, with the objects it touches.
+    fn describe(&self, world: &W) -> String;
+
+    /// Looks at the node: is the effect there?
+    fn check(&self, world: &mut W) -> Result<Check, W::Error>;
+
+    /// Brings the effect about; harmless when it is there already, in whole or in part.
+    fn perform(&self, world: &mut W) -> Result<(), W::Error>;
+
+    /// Takes the effect away; harmless when it is not there, or only in part.
+    fn undo(&self, world: &mut W) -> Result<(), W::Error>;
+
+    /// Whether the effect stays after [`Self::undo`], since it is a record and no change of the node.
+    fn is_record(&self) -> bool {
+        false
+    }
+}
+
+/// One thing a gate looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Stable name of the check.
+    pub check: &'static str,
+    /// Whether it is as it must be.
+    pub ok: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl Finding {
+    /// A passed check.
+    pub fn ok(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, ok: true, detail: detail.into() }
+    }
+
+    /// A failed check.
+    pub fn fail(check: &'static str, detail: impl Into<String>) -> Self {
+        Self { check, ok: false, detail: detail.into() }
+    }
+}
+
+/// What must hold behind a phase before the next may begin. Changes nothing.
+pub trait Gate<W: World> {
+    /// What is looked at, for people.
+    fn describe(&self) -> &'static str;
+
+    /// Looks.
+    fn findings(&self, world: &mut W) -> Result<Vec<Finding>, W::Error>;
+}
+
+/// One phase: steps in order, then a gate.
+pub struct Phase<W: World> {
+    /// Its name.
+    pub name: PhaseName,
+    /// Its steps, in the order they are done; undone in reverse.
+    pub steps: Vec<Box<dyn Step<W>>>,
+    /// The gate behind it.
+    pub gate: Option<Box<dyn Gate<W>>>,
+    /// Whether the steps are undone at once when the gate behind them is not passed: for a phase that moves traffic.
+    pub undo_on_failed_gate: bool,
+}
