@@ -1,3 +1,40 @@
-//! Tasks of the project: `cargo xtask demo | test | ebpf | …`.
+//! Tasks of the project: `cargo xtask demo | test | ebpf | generate | bench`.
 
-fn main() {}
+mod bench;
+mod demo;
+mod generate;
+mod kpx;
+mod setup;
+mod shell;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the project
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Watch a recorded node go from kube-proxy to eBPF and come back, under live traffic
+    Demo(demo::Args),
+    /// Do everything that CI does
+    Test(test::Args),
+    /// Write completions and man pages from the command line's definition
+    Generate(generate::Args),
+    /// Run the benchmarks
+    Bench(bench::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Generate(args) => generate::run(&args),
+        Task::Bench(args) => bench::run(&args),
+    }
+}

@@ -1,0 +1,42 @@
+//! What the machine needs besides Rust: the kernel's own tools, by apt-get, and only those that are missing.
+
+use anyhow::{Result, bail};
+
+use crate::shell::{Privilege, cmd, say, which};
+
+/// A program and the Debian package that has it.
+const TOOLS: [(&str, &str); 8] = [
+    ("iptables-save", "iptables"),
+    ("nft", "nftables"),
+    ("nfacct", "nfacct"),
+    ("ipset", "ipset"),
+    ("conntrack", "conntrack"),
+    ("ip", "iproute2"),
+    ("bpftool", "bpftool"),
+    ("curl", "curl"),
+];
+
+/// Installs what is missing. The error says what to install by hand.
+pub(crate) fn run(privilege: &Privilege) -> Result<()> {
+    let missing: Vec<&str> =
+        TOOLS.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        say("nothing is missing");
+        return Ok(());
+    }
+    let by_hand = format!("install by hand: {}", missing.join(" "));
+    if which("apt-get").is_none() {
+        bail!("this is no Debian machine (no apt-get); {by_hand}");
+    }
+    if let Privilege::None(reason) = privilege {
+        bail!("{reason}; {by_hand}");
+    }
+    let apt = |args: &[&str]| {
+        let words = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"].iter().chain(args).copied();
+        cmd("env", words).privileged(privilege).run()
+    };
+    apt(&["update"])?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(&install)
+}

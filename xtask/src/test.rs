@@ -1,0 +1,178 @@
+//! `cargo xtask test`: everything that CI does, stage by stage.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::shell::{Privilege, cmd, in_ci, root, say, which};
+use crate::{generate, setup};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Go on after a failed stage
+    #[arg(long)]
+    keep_going: bool,
+    /// Install what optional stages need: the eBPF toolchain, cargo-deny [default: in CI]
+    #[arg(long)]
+    install: bool,
+}
+
+/// How a stage ended.
+enum Outcome {
+    Passed,
+    Skipped(String),
+    Failed(anyhow::Error),
+}
+
+impl From<Result<()>> for Outcome {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(error) => Self::Failed(error),
+        }
+    }
+}
+
+type Stage<'a> = (&'static str, Box<dyn Fn() -> Outcome + 'a>);
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let privilege = Privilege::find();
+    let install = args.install || in_ci();
+    let stages: [Stage<'_>; 9] = [
+        ("set-up", Box::new(|| set_up(&privilege))),
+        ("toolchain", Box::new(|| toolchain().into())),
+        ("fmt", Box::new(|| cargo(&["fmt", "--all", "--check"]))),
+        ("clippy", Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))),
+        ("docs", Box::new(docs)),
+        ("tests", Box::new(|| tests(&privilege).into())),
+        ("generated", Box::new(|| generate::check().into())),
+        ("ebpf", Box::new(|| ebpf(install))),
+        ("deny", Box::new(|| deny(install))),
+    ];
+    let mut done = Vec::new();
+    for (name, stage) in stages {
+        say(&format!("\n== {name}"));
+        let start = Instant::now();
+        let outcome = stage();
+        if let Outcome::Failed(error) = &outcome {
+            say(&format!("{name} failed: {error:#}"));
+        }
+        let stop = matches!(outcome, Outcome::Failed(_)) && !args.keep_going;
+        done.push((name, outcome, start.elapsed()));
+        if stop {
+            break;
+        }
+    }
+    summary(&done)
+}
+
+fn summary(done: &[(&str, Outcome, Duration)]) -> Result<()> {
+    say("\n== summary");
+    let mut failed = Vec::new();
+    for (name, outcome, time) in done {
+        let text = match outcome {
+            Outcome::Passed => "passed".to_owned(),
+            Outcome::Skipped(reason) => format!("skipped: {reason}"),
+            Outcome::Failed(_) => {
+                failed.push(*name);
+                "FAILED".to_owned()
+            }
+        };
+        say(&format!("{name:<10} {:>7.1} s  {text}", time.as_secs_f64()));
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Outcome {
+    cmd("cargo", args).run().into()
+}
+
+/// In CI everything must be there; elsewhere the tests that miss a tool say so themselves.
+fn set_up(privilege: &Privilege) -> Outcome {
+    match setup::run(privilege) {
+        Err(error) if !in_ci() => Outcome::Skipped(error.to_string()),
+        result => result.into(),
+    }
+}
+
+/// The oldest supported compiler is the one this runs on, or the stage says that it is newer.
+fn toolchain() -> Result<()> {
+    let manifest = fs_err::read_to_string(root().join("Cargo.toml"))?;
+    let declared = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = ")?.split('"').nth(1))
+        .context("Cargo.toml declares no rust-version")?;
+    let version = String::from_utf8(cmd("rustc", ["--version"]).read()?)?;
+    let here = version.split(' ').nth(1).context("rustc --version is not understood")?;
+    if here.starts_with(declared) {
+        say(&format!("rustc {here} is the declared minimum: all that follows proves it"));
+    } else {
+        say(&format!("rustc {here}; the declared minimum {declared} is not tried here"));
+    }
+    Ok(())
+}
+
+fn docs() -> Outcome {
+    cmd("cargo", ["doc", "--workspace", "--no-deps", "--locked", "--quiet"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
+        .into()
+}
+
+/// Builds as the user, runs as root where that is to be had, so that the namespace tests run.
+fn tests(privilege: &Privilege) -> Result<()> {
+    let mut tests = cmd("cargo", ["test", "--workspace", "--locked"]).env("INSTA_UPDATE", "no");
+    match privilege {
+        Privilege::Root => {}
+        Privilege::Sudo => {
+            let verbose = String::from_utf8(cmd("rustc", ["--version", "--verbose"]).read()?)?;
+            let host = verbose.lines().find_map(|l| l.strip_prefix("host: ")).context("rustc tells no host")?;
+            let host = host.to_uppercase().replace('-', "_");
+            tests = tests.env(format!("CARGO_TARGET_{host}_RUNNER"), "sudo --preserve-env");
+        }
+        Privilege::None(reason) => say(&format!("privileged tests will skip: {reason}")),
+    }
+    tests.run()
+}
+
+/// Runs this very program again: the task is the same as by hand.
+fn ebpf(install: bool) -> Outcome {
+    let check = || -> Result<()> {
+        let xtask = std::env::current_exe()?;
+        let mut args = vec!["ebpf", "--check"];
+        if install {
+            args.push("--install");
+        }
+        cmd(xtask, args).run()
+    };
+    if !install && which("bpf-linker").is_none() {
+        return Outcome::Skipped("no bpf-linker here; cargo xtask ebpf --install brings the toolchain".to_owned());
+    }
+    check().into()
+}
+
+/// Licences, bans and sources; advisories where their database can be reached.
+fn deny(install: bool) -> Outcome {
+    if which("cargo-deny").is_none() {
+        if !install {
+            return Outcome::Skipped("cargo-deny is not installed; cargo xtask test --install does it".to_owned());
+        }
+        let installed = cmd("timeout", ["15m", "cargo", "install", "--locked", "--quiet", "cargo-deny"]).run();
+        if let Err(error) = installed {
+            return Outcome::Skipped(format!("cargo-deny could not be installed ({error:#})"));
+        }
+    }
+    let policy = cmd("cargo", ["deny", "--all-features", "check", "bans", "licenses", "sources"]).run();
+    if let Err(error) = policy {
+        return Outcome::Failed(error);
+    }
+    if let Err(error) = cmd("cargo", ["deny", "fetch", "db"]).read() {
+        say(&format!("advisories not checked: {error:#}"));
+        return Outcome::Passed;
+    }
+    cmd("cargo", ["deny", "check", "advisories"]).run().into()
+}
