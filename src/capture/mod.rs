@@ -3,66 +3,42 @@
 //! Everything raw (the bytes of `iptables-save`, netlink dumps, /proc files, API lists) is an [`Item`] and comes through
 //! [`Node::read`]; nothing else touches the host for reading. A snapshot is that door recorded.
 
+mod api;
+mod archive;
+mod bpf;
+pub mod cgroup;
+pub mod command;
+mod error;
+mod host;
+mod http;
+mod item;
+mod kernel;
+mod live;
+mod manifest;
+pub mod netns;
+mod objects;
+mod proxy;
+mod recorded;
+mod store;
+mod sysctl;
+
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use crate::model::Family;
+pub use api::ApiError;
+pub use bpf::{BpfLink, BpfMap, BpfObjects, BpfProgram};
+pub use error::{CaptureError, Damage, NotASnapshot};
+pub use host::Host;
+pub use http::HttpError;
+pub use item::{Item, Variant};
+pub use live::Live;
+pub use manifest::{Entry, Manifest};
+pub use recorded::Recorded;
 
-/// Backend of the iptables tools.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Variant {
-    /// x_tables in the kernel.
-    Legacy,
-    /// nf_tables in the kernel.
-    Nft,
-}
-
-/// One kind of raw state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Item {
-    /// `iptables-save -c` of one backend and family.
-    IptablesSave(Family, Variant),
-    /// `nft -j list ruleset`.
-    NftRuleset,
-    /// `nfacct list`.
-    Nfacct,
-    /// `ipset save`.
-    Ipset,
-    /// `ip -j -d addr`.
-    Addresses,
-    /// `ip -j route show table all` of both families in one array.
-    Routes,
-    /// `ip -j rule`.
-    RouteRules,
-    /// The networking lines of `sysctl -a`.
-    Sysctl,
-    /// `/proc/net/nf_conntrack`, or what stands for it.
-    Conntrack,
-    /// kube-proxy's `/proxyMode`.
-    ProxyMode,
-    /// kube-proxy's `/configz`.
-    Configz,
-    /// kube-proxy's `/healthz` on port 10256, with headers.
-    Healthz,
-    /// kube-proxy's `/metrics`.
-    Metrics,
-    /// kube-proxy's log, flags included.
-    ProxyLog,
-    /// kube-proxy's ConfigMap.
-    ProxyConfigMap,
-    /// Services, as an API LIST answer.
-    Services,
-    /// EndpointSlices, as an API LIST answer.
-    EndpointSlices,
-    /// Nodes, as an API LIST answer.
-    Nodes,
-    /// BPF programs, links and maps.
-    BpfObjects,
-    /// Kernel release, boot id, host name.
-    Host,
-}
+use objects::Objects;
 
 /// Raw state, or why there is none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Captured {
     /// The bytes, and where they come from (a path or a command line).
     Present {
@@ -83,6 +59,8 @@ pub enum Captured {
 pub struct NodeOptions {
     /// A snapshot to read instead of the live node.
     pub from: Option<PathBuf>,
+    /// The network namespace that the process has entered, for the label.
+    pub netns: Option<String>,
     /// API objects from a file or folder.
     pub services_from: Option<PathBuf>,
     /// Name of the Node object.
@@ -91,4 +69,78 @@ pub struct NodeOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Context inside the kubeconfig.
     pub context: Option<String>,
+}
+
+/// A node to read from.
+#[derive(Debug)]
+pub struct Node {
+    source: Source,
+    objects: Option<Objects>,
+    name: OnceLock<String>,
+}
+
+/// Live or recorded.
+#[derive(Debug)]
+enum Source {
+    Live(Live),
+    Recorded(Recorded),
+}
+
+impl Node {
+    /// Opens the node that the options name. A snapshot is opened and checked; the live node is not touched yet.
+    pub fn open(options: &NodeOptions) -> Result<Self, CaptureError> {
+        let source = match &options.from {
+            Some(path) => Source::Recorded(Recorded::open(path)?),
+            None => Source::Live(Live::new(options)),
+        };
+        let objects = options.services_from.as_deref().map(Objects::open).transpose()?;
+        let name = OnceLock::new();
+        if let Some(given) = &options.node_name {
+            name.get_or_init(|| given.to_lowercase());
+        }
+        Ok(Self { source, objects, name })
+    }
+
+    /// Reads one kind of raw state: afresh each time on the live node.
+    ///
+    /// What is not there is [`Captured::Absent`]; an error means that it may be there but could not be read.
+    pub fn read(&self, item: Item) -> Result<Captured, CaptureError> {
+        if let (Some(objects), Some(kind)) = (&self.objects, item.api_kind()) {
+            return objects.read(item, kind);
+        }
+        match &self.source {
+            Source::Live(live) => live.read(item),
+            Source::Recorded(recorded) => recorded.read(item),
+        }
+    }
+
+    /// Whether this is the node that kpx runs on.
+    pub const fn is_live(&self) -> bool {
+        matches!(self.source, Source::Live(_))
+    }
+
+    /// The snapshot, if this is one.
+    pub const fn recorded(&self) -> Option<&Recorded> {
+        match &self.source {
+            Source::Live(_) => None,
+            Source::Recorded(recorded) => Some(recorded),
+        }
+    }
+
+    /// What is read, for messages: `this node`, or the path of the snapshot.
+    pub fn label(&self) -> String {
+        match &self.source {
+            Source::Live(live) => live.label(),
+            Source::Recorded(recorded) => recorded.path().display().to_string(),
+        }
+    }
+
+    /// Name of the Node object: as given, else as the snapshot or the running kube-proxy knows it, else the host name;
+    /// in lower case, as kube-proxy compares it.
+    pub fn node_name(&self) -> &str {
+        self.name.get_or_init(|| match &self.source {
+            Source::Live(_) => Live::node_name(),
+            Source::Recorded(recorded) => recorded.node_name().unwrap_or_else(host::node_name),
+        })
+    }
 }

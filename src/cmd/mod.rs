@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::capture::{self, CaptureError, Node, NodeOptions};
 use crate::ui::{ColorChoice, Exit, Failure, Format, Ui, UiOptions};
 
 const EXAMPLES: &str = "\
@@ -154,7 +155,34 @@ pub struct Context {
     pub globals: Globals,
 }
 
+impl Context {
+    /// Opens the node that the global options name.
+    pub fn node(&self) -> Result<Node, CaptureError> {
+        Node::open(&self.globals.node_options())
+    }
+}
+
 impl Globals {
+    /// The part that concerns reading a node.
+    pub fn node_options(&self) -> NodeOptions {
+        NodeOptions {
+            from: self.from.clone(),
+            netns: self.netns.clone(),
+            services_from: self.services_from.clone(),
+            node_name: self.node_name.clone(),
+            kubeconfig: self.kubeconfig.clone(),
+            context: self.context.clone(),
+        }
+    }
+
+    /// The cgroup2 directory: as given, else the root of the hierarchy.
+    pub fn cgroup(&self) -> Result<PathBuf, capture::cgroup::CgroupError> {
+        match &self.cgroup {
+            Some(path) => capture::cgroup::check(path).map(|()| path.clone()),
+            None => capture::cgroup::root(),
+        }
+    }
+
     /// The part that concerns output.
     pub const fn ui_options(&self) -> UiOptions {
         UiOptions {
@@ -199,12 +227,23 @@ fn color_of(args: &[OsString]) -> ColorChoice {
 pub fn run(cli: Cli) -> Exit {
     let mut context = Context { ui: Ui::stdio(cli.globals.ui_options()), globals: cli.globals };
     context.ui.start_log(context.globals.verbose);
-    match dispatch(&mut context, cli.command) {
+    match enter_netns(&context.globals).and_then(|()| dispatch(&mut context, cli.command)) {
         Ok(exit) => exit,
         Err(failure) => {
             context.ui.failure(&failure);
             failure.exit
         }
+    }
+}
+
+/// Moves the process into `--netns` while it has one thread.
+fn enter_netns(globals: &Globals) -> Result<(), Failure> {
+    match (&globals.netns, &globals.from) {
+        (None, _) => Ok(()),
+        (Some(_), Some(_)) => {
+            Err(Failure::usage("--netns names a live node and --from a recorded one: give one of them"))
+        }
+        (Some(netns), None) => Ok(capture::netns::enter(netns)?),
     }
 }
 

@@ -1,0 +1,163 @@
+//! Reading a snapshot that is one `.tar.zst`.
+//!
+//! Opening reads the archive once, from end to end, so that damage shows before anything is decided on its content;
+//! small files are kept from that pass, large ones are read again when asked for.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use fs_err as fs;
+
+use super::error::{CaptureError, Damage};
+use super::store::{FILE_LIMIT, Found};
+
+/// Files up to this size stay in memory.
+const KEPT: u64 = 8 << 20;
+/// How much may stay in memory altogether.
+const KEPT_TOTAL: u64 = 256 << 20;
+/// More entries than any snapshot has.
+const ENTRIES: usize = 10_000;
+
+#[derive(Debug)]
+pub(super) struct Archive {
+    path: PathBuf,
+    /// By name inside the snapshot, with the name inside the archive.
+    entries: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    full_name: String,
+    /// `None`: read again when asked for.
+    bytes: Option<Vec<u8>>,
+}
+
+impl Archive {
+    pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
+        let mut entries = BTreeMap::new();
+        let mut kept = 0;
+        walk(path, |name, size, reader| {
+            let place = || format!("{}:{name}", path.display());
+            if size > FILE_LIMIT {
+                return Err(damaged(place(), Damage::TooLarge { limit: FILE_LIMIT }));
+            }
+            let corrupt = |source| damaged(place(), Damage::Corrupt { source });
+            let bytes = if size <= KEPT && kept + size <= KEPT_TOTAL {
+                kept += size;
+                Some(read_whole(reader, size).map_err(corrupt)?)
+            } else {
+                io::copy(reader, &mut io::sink()).map_err(corrupt)?;
+                None
+            };
+            let entry = Entry { full_name: name.to_owned(), bytes };
+            if entries.insert(name.to_owned(), entry).is_some() {
+                return Err(damaged(place(), Damage::Twice));
+            }
+            if entries.len() > ENTRIES {
+                return Err(damaged(path.display().to_string(), Damage::TooLarge { limit: FILE_LIMIT }));
+            }
+            Ok(true)
+        })?;
+        Ok(Self { path: path.to_owned(), entries: without_common_folder(entries) })
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    pub(super) fn read(&self, name: &str) -> Result<Option<Found>, CaptureError> {
+        let Some(entry) = self.entries.get(name) else { return Ok(None) };
+        let place = format!("{}:{}", self.path.display(), entry.full_name);
+        if let Some(bytes) = &entry.bytes {
+            return Ok(Some(Found { bytes: bytes.clone(), place }));
+        }
+        let mut found = None;
+        walk(&self.path, |name, size, reader| {
+            if name != entry.full_name {
+                return Ok(true);
+            }
+            let bytes = read_whole(reader, size.min(FILE_LIMIT));
+            found = Some(bytes.map_err(|source| damaged(place.clone(), Damage::Corrupt { source }))?);
+            Ok(false)
+        })?;
+        match found {
+            Some(bytes) => Ok(Some(Found { bytes, place })),
+            None => {
+                Err(CaptureError::Read { place, source: io::Error::other("the archive changed while it was read") })
+            }
+        }
+    }
+}
+
+/// Calls `visit` with name, size and content of each file, until it says `false`.
+fn walk(
+    path: &Path,
+    mut visit: impl FnMut(&str, u64, &mut dyn Read) -> Result<bool, CaptureError>,
+) -> Result<(), CaptureError> {
+    let whole = || path.display().to_string();
+    let corrupt = |source| damaged(whole(), Damage::Corrupt { source });
+    let file = fs::File::open(path).map_err(|source| CaptureError::Read { place: whole(), source })?;
+    let mut decoder = zstd::Decoder::new(file).map_err(corrupt)?;
+    {
+        let mut archive = tar::Archive::new(&mut decoder);
+        for entry in archive.entries().map_err(corrupt)? {
+            let mut entry = entry.map_err(corrupt)?;
+            let raw = entry.path_bytes().into_owned();
+            let shown = String::from_utf8_lossy(&raw).escape_debug().to_string();
+            let at = |damage| damaged(format!("{}:{shown}", path.display()), damage);
+            let name = str::from_utf8(&raw).map_err(|_| at(Damage::NotUtf8))?;
+            let name = plain(name).ok_or_else(|| at(Damage::Name))?;
+            let kind = entry.header().entry_type();
+            if kind.is_dir() || kind.is_pax_global_extensions() {
+                continue;
+            }
+            if !kind.is_file() {
+                return Err(at(Damage::NotAFile));
+            }
+            let size = entry.size();
+            if !visit(&name, size, &mut entry)? {
+                return Ok(());
+            }
+        }
+    }
+    // The tar format ends before the compressed stream does: read on, so that a cut-off end is noticed.
+    io::copy(&mut decoder.take(FILE_LIMIT), &mut io::sink()).map_err(corrupt)?;
+    Ok(())
+}
+
+fn read_whole(reader: &mut dyn Read, size: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(size).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < size {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
+}
+
+/// A name without `.`; `None` if it is absolute or leads upwards.
+fn plain(name: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for component in Path::new(name).components() {
+        match component {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// `node-a/iptables-save.txt` is known as `iptables-save.txt` when everything lies in `node-a`.
+fn without_common_folder(entries: BTreeMap<String, Entry>) -> BTreeMap<String, Entry> {
+    let mut folders = entries.keys().map(|name| name.split_once('/').map(|(folder, _)| folder));
+    let first = folders.next().flatten().filter(|f| *f != "api");
+    let Some(folder) = first.filter(|first| folders.all(|f| f == Some(*first))).map(str::to_owned) else {
+        return entries;
+    };
+    entries.into_iter().map(|(name, entry)| (name[folder.len() + 1..].to_owned(), entry)).collect()
+}
+
+const fn damaged(place: String, source: Damage) -> CaptureError {
+    CaptureError::Damaged { place, source }
+}
