@@ -2,6 +2,7 @@
 
 mod diff;
 mod frontend;
+pub mod select;
 mod table;
 mod view;
 
@@ -10,5 +11,6 @@ pub use frontend::{
     Backend, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol,
     ServiceName, TrafficSource, Treatment,
 };
+pub use select::{KubeVersion, Semantics};
 pub use table::{Conflict, Detector, NodeFacts, NodePortScope, ServiceTable};
 pub use view::FrontendView;

@@ -1,1 +1,194 @@
-//! Placeholder.
+//! The Kubernetes side of a node: API objects and kube-proxy's configuration → ServiceTable.
+
+mod config;
+mod document;
+mod endpoints;
+mod flags;
+mod lift;
+mod metrics;
+mod notice;
+mod objects;
+mod place;
+mod text;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+pub use config::{
+    ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode,
+    ProxyOptions, Setting, Source, Text,
+};
+pub use lift::{FieldFault, lift};
+pub use notice::{NameGuess, Notice};
+pub use objects::{Listed, ObjectRef, Objects, ObjectsError};
+pub use place::{PerFamily, Place};
+
+use crate::error::Hinted;
+use crate::model::{KubeVersion, Semantics, ServiceTable};
+
+/// What the API and kube-proxy's configuration say of one node.
+#[derive(Clone, Debug)]
+pub struct KubeState {
+    /// The table that kube-proxy should have programmed.
+    pub table: ServiceTable,
+    /// kube-proxy's configuration.
+    pub config: ProxyConfig,
+    /// Name of the Node.
+    pub node_name: String,
+    /// The objects.
+    pub objects: Objects,
+    /// What had to be assumed.
+    pub notices: Vec<Notice>,
+}
+
+/// Captured bytes of everything the table is made of.
+#[derive(Clone, Debug, Default)]
+pub struct Raw<'a> {
+    /// LIST answers or mixed lists; each document once.
+    pub objects: Vec<Text<'a>>,
+    /// Where the configuration may be read.
+    pub config: ConfigSources<'a>,
+    /// `ip -j -d addr`.
+    pub addresses: Option<Text<'a>>,
+    /// The name of the Node as given by the operator: nothing else is asked then.
+    pub node_name: Option<&'a str>,
+    /// The host's name, which kube-proxy takes if there is no `hostnameOverride`.
+    pub host_name: Option<&'a str>,
+}
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeError {
+    /// A document of objects cannot be used.
+    #[error("cannot read API objects")]
+    Objects(#[from] ObjectsError),
+    /// kube-proxy's configuration cannot be used.
+    #[error("cannot read kube-proxy's configuration")]
+    Config(#[from] ConfigError),
+    /// A field has a value the API server would not have let in.
+    #[error("an API object is malformed")]
+    Field(#[from] FieldFault),
+    /// The interfaces' addresses are not JSON of `ip -j addr`.
+    #[error("{place} is not the output of `ip -j addr`")]
+    Addresses {
+        /// File or command line.
+        place: String,
+        /// The parser's reason.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// There are no Services or no EndpointSlices.
+    #[error("no {kind} to read: {reason}")]
+    Absent {
+        /// Kind, in the plural.
+        kind: &'static str,
+        /// Why, as the capture says.
+        reason: String,
+    },
+    /// Nothing tells which Node this is.
+    #[error("which Node this is, nothing tells")]
+    NameUnknown {
+        /// Names of the Nodes there are.
+        nodes: Vec<String>,
+    },
+}
+
+impl Hinted for KubeError {
+    fn hints(&self) -> Vec<String> {
+        const LIST: &str =
+            "kubectl get svc,endpointslices,nodes -A -o json > objects.json, then --services-from objects.json";
+        match self {
+            Self::Absent { .. } | Self::Objects(ObjectsError::Kind { .. } | ObjectsError::Refused { .. }) => {
+                vec![LIST.to_owned()]
+            }
+            Self::Objects(ObjectsError::Page { .. }) => vec![format!("take the whole list: {LIST}")],
+            Self::NameUnknown { nodes } if !nodes.is_empty() => vec![format!("--node-name {}", nodes.join("|"))],
+            Self::NameUnknown { .. } => vec!["--node-name NAME".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Makes the table of one node from captured bytes.
+pub fn read(raw: &Raw<'_>) -> Result<KubeState, KubeError> {
+    let mut objects = Objects::default();
+    for document in &raw.objects {
+        objects.add(document.bytes, document.place)?;
+    }
+    let places = || raw.objects.iter().map(|d| d.place).collect::<Vec<_>>().join(", ");
+    for (kind, listed) in [("Services", objects.listed.services), ("EndpointSlices", objects.listed.slices)] {
+        if !listed {
+            return Err(KubeError::Absent { kind, reason: format!("there are none in {}", places()) });
+        }
+    }
+    let (config, mut notices) = ProxyConfig::read(&raw.config)?;
+    let addresses = raw.addresses.map(addresses).transpose()?;
+    let node_name = node_name(raw, &config, &objects, addresses.as_ref(), &mut notices)?;
+    let node = objects.node(&node_name);
+    let semantics = semantics(&config, node, &mut notices);
+    let place = Place::new(node_name, node, addresses.as_ref(), &config, semantics, &mut notices);
+    let table = lift(&objects, &place, &mut notices)?;
+    Ok(KubeState { table, config, node_name: place.name, objects, notices })
+}
+
+fn addresses(text: Text<'_>) -> Result<BTreeSet<IpAddr>, KubeError> {
+    place::interface_addresses(text.bytes)
+        .map_err(|source| KubeError::Addresses { place: text.place.to_owned(), source })
+}
+
+/// The operator's word, then kube-proxy's `hostnameOverride`, then the Node that has an address of this host, then the
+/// host's name, then the only Node there is.
+fn node_name(
+    raw: &Raw<'_>,
+    config: &ProxyConfig,
+    objects: &Objects,
+    addresses: Option<&BTreeSet<IpAddr>>,
+    notices: &mut Vec<Notice>,
+) -> Result<String, KubeError> {
+    if let Some(name) = raw.node_name {
+        return Ok(name.to_lowercase());
+    }
+    if let Some(name) = &config.hostname_override.value {
+        return Ok(name.clone());
+    }
+    if let Some(host) = raw.host_name.map(str::to_lowercase)
+        && objects.node(&host).is_some()
+    {
+        return Ok(host);
+    }
+    let names = || objects.nodes.iter().filter_map(|n| n.metadata.name.clone());
+    let mut here = objects
+        .nodes
+        .iter()
+        .filter(|node| addresses.is_some_and(|local| place::node_addresses(node).iter().any(|ip| local.contains(ip))));
+    let guess = match (here.next().and_then(|n| n.metadata.name.clone()), here.next(), objects.nodes.len()) {
+        (Some(name), None, _) => Some((name, NameGuess::Address)),
+        (_, _, 1) => names().next().map(|name| (name, NameGuess::OnlyNode)),
+        _ => None,
+    };
+    match (guess, raw.host_name) {
+        (Some((name, by)), _) => {
+            notices.push(Notice::NameGuessed { name: name.clone(), by });
+            Ok(name)
+        }
+        (None, Some(host)) if objects.nodes.is_empty() => Ok(host.to_lowercase()),
+        (None, _) => Err(KubeError::NameUnknown { nodes: names().collect() }),
+    }
+}
+
+fn semantics(
+    config: &ProxyConfig,
+    node: Option<&k8s_openapi::api::core::v1::Node>,
+    notices: &mut Vec<Notice>,
+) -> Semantics {
+    let gates = &config.feature_gates.value;
+    if let Some(version) = config.version.value {
+        return Semantics::new(version, gates);
+    }
+    let kubelet = node
+        .and_then(|n| n.status.as_ref()?.node_info.as_ref())
+        .and_then(|info| info.kubelet_version.parse::<KubeVersion>().ok());
+    let version = kubelet.unwrap_or(KubeVersion::LATEST);
+    notices.push(Notice::VersionAssumed { version, from_kubelet: kubelet.is_some() });
+    Semantics::new(version, gates)
+}
