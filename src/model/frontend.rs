@@ -152,7 +152,8 @@ impl fmt::Display for ServiceName {
 /// What tells one frontend of a node from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FrontendKey {
-    /// Destination address; unspecified for a NodePort that is served on every address of the node.
+    /// Destination address; unspecified for a NodePort: on which addresses of the node it is served, the table's
+    /// [`NodeFacts`](super::NodeFacts) say.
     pub ip: IpAddr,
     /// Destination port, host byte order.
     pub port: u16,

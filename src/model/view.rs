@@ -16,7 +16,7 @@ pub struct FrontendView {
     pub port_name: Option<String>,
     /// ClusterIP, NodePort, LoadBalancer or ExternalIP.
     pub kind: Exposure,
-    /// Destination address; `0.0.0.0` or `::` for a NodePort on every address.
+    /// Destination address; `0.0.0.0` or `::` for a NodePort, which is served on addresses of the node.
     pub ip: IpAddr,
     /// Destination port.
     pub port: u16,

@@ -15,8 +15,7 @@ use super::place::Place;
 use super::text::{parse_ip, parse_net};
 use crate::model::select::{PortPolicy, Selection, select};
 use crate::model::{
-    Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, NodePortScope, Origin, Policy, Protocol,
-    ServiceName, ServiceTable,
+    Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol, ServiceName, ServiceTable,
 };
 
 /// A field of an object that has a value the API server would not have let in.
@@ -263,14 +262,7 @@ impl<'a> Proxied<'a> {
                 out.push(frontend);
             }
             if let Some(number) = port.on_nodes {
-                match &place.facts.of(family).node_ports {
-                    NodePortScope::Addresses(addresses) => {
-                        out.extend(addresses.iter().map(|ip| build.frontend(Exposure::NodePort, *ip, number, "")));
-                    }
-                    NodePortScope::All { .. } | NodePortScope::Unknown => {
-                        out.push(build.frontend(Exposure::NodePort, family.unspecified(), number, ""));
-                    }
-                }
+                out.push(build.frontend(Exposure::NodePort, family.unspecified(), number, ""));
             }
         }
         Ok(())
