@@ -1,2 +1,25 @@
+//! The eBPF programs: what happens to a Service's packets at the sockets that send them.
+//!
+//! `hooks` has one program for each attach type; `connect`, `datagram` and `restore` are what they do; `maps` are the maps
+//! and how the shared lookup reads them; `address` reads and writes the hook's context.
+
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+
+mod address;
+mod connect;
+mod datagram;
+mod hooks;
+mod maps;
+mod restore;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The licence as the kernel reads it; helpers for GPL-compatible programs only are among those used.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,6 +2,7 @@
 
 mod bench;
 mod demo;
+mod ebpf;
 mod generate;
 mod kpx;
 mod setup;
@@ -24,6 +25,8 @@ enum Task {
     Demo(demo::Args),
     /// Do everything that CI does
     Test(test::Args),
+    /// Build the eBPF object, or check that the committed one comes from its source
+    Ebpf(ebpf::Args),
     /// Write completions and man pages from the command line's definition
     Generate(generate::Args),
     /// Run the benchmarks
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Ebpf(args) => ebpf::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Bench(args) => bench::run(&args),
     }

@@ -40,6 +40,12 @@ impl Cmd {
         self
     }
 
+    /// The same with one more argument.
+    pub(crate) fn arg(mut self, word: impl Into<OsString>) -> Self {
+        self.words.push(word.into());
+        self
+    }
+
     /// The same run as root.
     pub(crate) fn privileged(mut self, privilege: &Privilege) -> Self {
         if let Privilege::Sudo = privilege {

@@ -90,7 +90,7 @@ pub struct Config {
 
 /// Key of `kpx_index`: where a packet is sent to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C)]
+#[repr(C, align(4))]
 pub struct FrontendKey {
     /// Address, network byte order; IPv4 as `::ffff:a.b.c.d`, so that one map serves both families and v4-mapped sockets.
     pub addr: [u8; 16],

@@ -1,0 +1,107 @@
+//! connect(): TCP, and UDP sockets that connect.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::generated::bpf_set_retval;
+use aya_ebpf::programs::SockAddrContext;
+use kpx_abi::{Backend, FrontendKey, Mode, Peer, Reason, Verdict, lookup};
+
+use crate::address::{self, Family};
+use crate::hooks::{PROCEED, REFUSE};
+use crate::maps::{Counter, Kernel, PEERS, count, have_set_retval, settings, tally};
+
+const TCP: u8 = 6;
+const ECONNREFUSED: i32 = 111;
+
+#[inline(always)]
+pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
+    let mode = settings().mode;
+    if mode == Mode::Off {
+        return PROCEED;
+    }
+    let key = FrontendKey::new(F::read(ctx.sock_addr), address::port(ctx), address::protocol(ctx));
+    // SAFETY: a helper without conditions.
+    let random = unsafe { bpf_get_prandom_u32() };
+    match lookup(&Kernel, &key, random, || count(Reason::Retried)) {
+        Verdict::Backend { service, backend, .. } if mode == Mode::Active => {
+            translate::<F>(ctx, &key, backend);
+            count(if key.proto == TCP { Reason::TcpConnect } else { Reason::UdpConnect });
+            tally(service, Counter::Connects);
+            return PROCEED;
+        }
+        Verdict::Reject { service } if mode == Mode::Active => return refuse(ctx, &key, service),
+        Verdict::Backend { service, .. } | Verdict::Reject { service } => pass(mode, service),
+        Verdict::Drop { service } => {
+            count(Reason::DropPassed);
+            tally(service, Counter::Passed);
+        }
+        Verdict::NotService => count(Reason::NotService),
+        Verdict::Missed => count(Reason::Missed),
+    }
+    forget(ctx);
+    PROCEED
+}
+
+#[inline(always)]
+fn pass(mode: Mode, service: u32) {
+    if mode == Mode::Shadow {
+        count(Reason::Shadow);
+        tally(service, Counter::Shadow);
+    } else {
+        count(Reason::DrainPassed);
+        tally(service, Counter::Passed);
+    }
+}
+
+#[inline(always)]
+fn translate<F: Family>(ctx: &SockAddrContext, key: &FrontendKey, backend: &Backend) {
+    // Remembered first: from the moment the address is another, getpeername has to know.
+    // SAFETY: the context's socket is valid for as long as the program runs.
+    let peer = unsafe { PEERS.get_or_insert_ptr_mut(ctx, None) };
+    if peer.is_null() {
+        count(Reason::NoStorage);
+    } else {
+        // SAFETY: storage of this socket, which is locked by the caller of connect.
+        unsafe {
+            *peer = Peer {
+                frontend: key.addr,
+                backend: backend.addr,
+                frontend_port: key.port,
+                backend_port: backend.port,
+            };
+        }
+    }
+    F::write(ctx.sock_addr, &backend.addr);
+    address::set_port(ctx, backend.port);
+}
+
+/// What kube-proxy's REJECT (ICMP port unreachable) looks like to an application.
+///
+/// TCP: connect() fails with ECONNREFUSED, from the host as from a pod. UDP: connect() succeeds, since nothing is sent; it
+/// is the datagrams that are refused, and those of a connected socket meet no hook. So the socket keeps the frontend's
+/// address: the rules refuse its datagrams for as long as there is no backend, and translate them once there is one.
+/// Where the kernel cannot say ECONNREFUSED (before Linux 5.18), the rules say it.
+#[inline(always)]
+fn refuse(ctx: &SockAddrContext, key: &FrontendKey, service: u32) -> i32 {
+    if key.proto == TCP && have_set_retval() {
+        // SAFETY: a helper without conditions.
+        unsafe { bpf_set_retval(-ECONNREFUSED) };
+        count(Reason::Refused);
+        tally(service, Counter::Refused);
+        return REFUSE;
+    }
+    count(Reason::RefusalPassed);
+    tally(service, Counter::Passed);
+    forget(ctx);
+    PROCEED
+}
+
+/// The socket connects elsewhere: what it was translated to before is no longer its peer.
+#[inline(always)]
+fn forget(ctx: &SockAddrContext) {
+    // SAFETY: as in `translate`.
+    let peer = unsafe { PEERS.get_ptr_mut(ctx) };
+    if !peer.is_null() {
+        // SAFETY: as in `translate`.
+        unsafe { (*peer).backend_port = 0 };
+    }
+}

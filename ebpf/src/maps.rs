@@ -1,0 +1,138 @@
+//! The maps, how the shared lookup reads them, and counting.
+
+use core::arch::asm;
+use core::ptr::addr_of;
+
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::macros::btf_map;
+use kpx_abi::{
+    Backend, Config, Frontend, FrontendKey, FrontendRef, Maps, Mode, Peer, Reason, Socket, Stats, YieldKey, YieldUntil,
+};
+
+/// Entries of a map before the loader sets what it needs.
+const DEFAULT: usize = 1024;
+
+#[btf_map(name = "kpx_config")]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map(name = "kpx_index")]
+static INDEX: HashMap<FrontendKey, FrontendRef, DEFAULT> = HashMap::new();
+#[btf_map(name = "kpx_frontends")]
+static FRONTENDS: Array<Frontend, DEFAULT> = Array::new();
+#[btf_map(name = "kpx_slots")]
+static SLOTS: Array<u32, DEFAULT> = Array::new();
+#[btf_map(name = "kpx_backends")]
+static BACKENDS: Array<Backend, DEFAULT> = Array::new();
+#[btf_map(name = "kpx_stats")]
+static STATS: Array<Stats, DEFAULT> = Array::new();
+#[btf_map(name = "kpx_reasons")]
+static REASONS: PerCpuArray<u64, { Reason::COUNT }> = PerCpuArray::new();
+#[btf_map(name = "kpx_peers")]
+pub static PEERS: SkStorage<Peer> = SkStorage::new();
+#[btf_map(name = "kpx_sockets")]
+pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
+#[btf_map(name = "kpx_yield")]
+static YIELD: HashMap<YieldKey, YieldUntil, DEFAULT> = HashMap::new();
+
+/// Whether the kernel has `bpf_set_retval` (Linux 5.18); set by the loader before the verifier looks, so that the call is
+/// dead code where it would be refused.
+#[unsafe(no_mangle)]
+static HAVE_SET_RETVAL: u32 = 0;
+
+#[inline(always)]
+pub fn have_set_retval() -> bool {
+    // SAFETY: a static; volatile, since the loader changes it after the compiler has seen its value.
+    unsafe { addr_of!(HAVE_SET_RETVAL).read_volatile() != 0 }
+}
+
+/// The configuration as programs see it.
+pub struct Settings {
+    pub mode: Mode,
+    pub yield_ns: u64,
+    pub node_netns: u64,
+}
+
+#[inline(always)]
+pub fn settings() -> Settings {
+    match CONFIG.get_ptr(0) {
+        // SAFETY: a pointer into the map. The mode is read once: it may change at any time.
+        Some(config) => unsafe {
+            Settings {
+                mode: Mode::from_number(addr_of!((*config).mode).read_volatile()),
+                yield_ns: (*config).yield_ns,
+                node_netns: (*config).node_netns,
+            }
+        },
+        None => Settings { mode: Mode::Off, yield_ns: 0, node_netns: 0 },
+    }
+}
+
+/// The kernel's side of the shared lookup.
+pub struct Kernel;
+
+impl Maps for Kernel {
+    #[inline(always)]
+    fn entry(&self, key: &FrontendKey) -> Option<u32> {
+        // SAFETY: one aligned word, read at once; that the element may be another's by now is what the lookup checks.
+        unsafe { INDEX.get(key).map(|found| addr_of!(found.entry).read_volatile()) }
+    }
+
+    #[inline(always)]
+    fn frontend(&self, entry: u32) -> Option<&Frontend> {
+        FRONTENDS.get(entry)
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> u32 {
+        SLOTS.get(index).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u32) -> Option<&Backend> {
+        BACKENDS.get(id)
+    }
+}
+
+/// Until when the kernel's conntrack keeps a flow that it had before the programs were attached.
+#[inline(always)]
+pub fn yields_until(key: &YieldKey) -> Option<u64> {
+    // SAFETY: one aligned word, read at once. Elements are only added while programs run in active mode.
+    unsafe { YIELD.get(key).map(|found| addr_of!(found.until_ns).read_volatile()) }
+}
+
+/// Counts a reason.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
+        // SAFETY: this processor's own counter.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// A counter of a service.
+#[derive(Clone, Copy)]
+pub enum Counter {
+    Connects,
+    Datagrams,
+    Refused,
+    Shadow,
+    Passed,
+}
+
+/// Counts for a service.
+#[inline(always)]
+pub fn tally(service: u32, counter: Counter) {
+    if let Some(stats) = STATS.get_ptr_mut(service) {
+        // SAFETY: an aligned word of the map, touched atomically by all.
+        unsafe {
+            let word = match counter {
+                Counter::Connects => &raw mut (*stats).connects,
+                Counter::Datagrams => &raw mut (*stats).datagrams,
+                Counter::Refused => &raw mut (*stats).refused,
+                Counter::Shadow => &raw mut (*stats).shadow,
+                Counter::Passed => &raw mut (*stats).passed,
+            };
+            // The one atomic instruction that every kernel knows; the target has no other and so `core` no `fetch_add`.
+            asm!("lock *(u64 *)({word} + 0) += {one}", word = in(reg) word, one = in(reg) 1_u64, options(nostack));
+        }
+    }
+}
