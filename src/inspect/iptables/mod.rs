@@ -1,1 +1,15 @@
-//! Placeholder.
+//! iptables: the text of iptables-save, what it says, whose it is, and kube-proxy's part of it as a ServiceTable.
+
+mod dump;
+mod hash;
+mod owner;
+mod parse;
+mod spec;
+mod words;
+
+pub use dump::{Chain, ChainPolicy, Counters, Dump, Remark, Rule, Table};
+pub use hash::{HASH_LEN, chain_hash};
+pub use owner::{Hashed, Owner, hashed, owner};
+pub use parse::{ParseError, Problem, parse};
+pub use spec::{Action, Parts, Recent, Spec, Target};
+pub use words::{Word, Words, quote};

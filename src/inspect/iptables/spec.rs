@@ -1,0 +1,429 @@
+//! A rule with types: the matches and targets kpx understands, and whether a rule has anything beyond them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use ipnet::IpNet;
+
+use super::words::{Word, Words};
+use crate::model::Protocol;
+
+/// Which parts a rule has, or which of them are negated: a set of the constants here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts(u32);
+
+impl Parts {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// `-s`.
+    pub const SOURCE: Self = Self(1);
+    /// `-d`.
+    pub const DESTINATION: Self = Self(1 << 1);
+    /// `-i`.
+    pub const IN: Self = Self(1 << 2);
+    /// `-o`.
+    pub const OUT: Self = Self(1 << 3);
+    /// `-p`.
+    pub const PROTOCOL: Self = Self(1 << 4);
+    /// `--sport`.
+    pub const SPORT: Self = Self(1 << 5);
+    /// `--dport`.
+    pub const DPORT: Self = Self(1 << 6);
+    /// `-m mark --mark`.
+    pub const MARK: Self = Self(1 << 7);
+    /// `-m conntrack --ctstate`.
+    pub const CTSTATE: Self = Self(1 << 8);
+    /// `-m addrtype --src-type`.
+    pub const SRC_TYPE: Self = Self(1 << 9);
+    /// `-m addrtype --dst-type`.
+    pub const DST_TYPE: Self = Self(1 << 10);
+    /// `-m statistic --mode random --probability`.
+    pub const PROBABILITY: Self = Self(1 << 11);
+    /// `-m recent`.
+    pub const RECENT: Self = Self(1 << 12);
+    /// `-m comment`.
+    pub const COMMENT: Self = Self(1 << 13);
+    /// `-m nfacct`.
+    pub const NFACCT: Self = Self(1 << 14);
+    /// `-j` or `-g`.
+    pub const TARGET: Self = Self(1 << 15);
+    /// Something that has no type here.
+    pub const OTHER: Self = Self(1 << 31);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// This set without `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` is in this set.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// `-m recent`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recent<'a> {
+    /// `--set` (else `--rcheck`).
+    pub set: bool,
+    /// `--seconds`.
+    pub seconds: Option<u32>,
+    /// `--reap`.
+    pub reap: bool,
+    /// `--name`.
+    pub name: &'a [u8],
+    /// `--rsource`, not `--rdest`.
+    pub source: bool,
+}
+
+/// What a target does, with its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// A built-in verdict without options, or a chain.
+    Plain,
+    /// `DNAT --to-destination ADDRESS:PORT`.
+    Dnat(SocketAddr),
+    /// `MARK --set-xmark VALUE/MASK`.
+    Mark {
+        /// Value.
+        value: u32,
+        /// Mask.
+        mask: u32,
+    },
+    /// `REJECT --reject-with TYPE`.
+    Reject(&'a [u8]),
+    /// `MASQUERADE`.
+    Masquerade {
+        /// `--random-fully`.
+        random_fully: bool,
+    },
+}
+
+/// `-j` or `-g`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Name of the chain, verdict or extension.
+    pub name: &'a [u8],
+    /// `-g`: does not come back.
+    pub goto: bool,
+    /// Its options.
+    pub action: Action<'a>,
+}
+
+/// What kpx understands of a rule.
+///
+/// A part that stands in [`Self::parts`] has its field set. A rule is understood in full when `parts` lacks
+/// [`Parts::OTHER`]; nothing may be concluded from a rule that is not.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spec<'a> {
+    /// The parts that are there.
+    pub parts: Parts,
+    /// The parts that are negated.
+    pub negated: Parts,
+    /// `-s`.
+    pub source: Option<IpNet>,
+    /// `-d`.
+    pub destination: Option<IpNet>,
+    /// `-i`, with `+` at the end for a prefix.
+    pub in_interface: Option<&'a [u8]>,
+    /// `-o`, with `+` at the end for a prefix.
+    pub out_interface: Option<&'a [u8]>,
+    /// `-p`, if it is a protocol that a Service can have.
+    pub protocol: Option<Protocol>,
+    /// `--sport`, first and last.
+    pub sport: Option<(u16, u16)>,
+    /// `--dport`, first and last.
+    pub dport: Option<(u16, u16)>,
+    /// `--mark VALUE/MASK`.
+    pub mark: Option<(u32, u32)>,
+    /// `--ctstate`, comma-separated.
+    pub ctstate: Option<&'a [u8]>,
+    /// `--src-type`.
+    pub src_type: Option<&'a [u8]>,
+    /// `--dst-type`.
+    pub dst_type: Option<&'a [u8]>,
+    /// `--probability`.
+    pub probability: Option<f64>,
+    /// `-m recent`.
+    pub recent: Option<Recent<'a>>,
+    /// The first `--comment`.
+    pub comment: Option<Word<'a>>,
+    /// `--nfacct-name`.
+    pub nfacct: Option<&'a [u8]>,
+    /// `-j` or `-g`.
+    pub target: Option<Target<'a>>,
+}
+
+impl<'a> Spec<'a> {
+    /// Reads the words of a rule.
+    pub fn read(words: Words<'a>) -> Self {
+        let mut reader = Reader { words, module: b"", negate: false, spec: Self::default() };
+        while let Some(word) = reader.words.next() {
+            reader.option(word.raw());
+        }
+        if reader.negate {
+            reader.add(Parts::OTHER);
+        }
+        reader.spec
+    }
+
+    /// Whether exactly these parts are there, none of them negated.
+    pub fn is(&self, parts: Parts) -> bool {
+        self.parts == parts && self.negated == Parts::NONE
+    }
+
+    /// The chain, verdict or extension it jumps to; empty for a rule without target.
+    pub fn target_name(&self) -> &'a [u8] {
+        self.target.map_or(b"", |t| t.name)
+    }
+
+    /// The comment where it needs no unescaping, which holds for all that kube-proxy writes.
+    pub fn plain_comment(&self) -> Option<&'a str> {
+        self.comment.and_then(Word::plain).and_then(|c| std::str::from_utf8(c).ok())
+    }
+
+    /// The one destination address.
+    pub fn destination_host(&self) -> Option<IpAddr> {
+        self.destination.and_then(host)
+    }
+
+    /// The one destination port.
+    pub fn destination_port(&self) -> Option<u16> {
+        self.dport.filter(|(first, last)| first == last).map(|(first, _)| first)
+    }
+}
+
+/// The address of a network that holds one address.
+pub(super) fn host(net: IpNet) -> Option<IpAddr> {
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+}
+
+struct Reader<'a> {
+    words: Words<'a>,
+    module: &'a [u8],
+    negate: bool,
+    spec: Spec<'a>,
+}
+
+impl<'a> Reader<'a> {
+    /// Notes a part; a second one of its kind is more than the types here can say.
+    fn add(&mut self, part: Parts) {
+        if self.spec.parts.has(part) {
+            self.spec.parts = self.spec.parts.and(Parts::OTHER);
+        }
+        self.spec.parts = self.spec.parts.and(part);
+        if std::mem::take(&mut self.negate) {
+            self.spec.negated = self.spec.negated.and(part);
+        }
+    }
+
+    fn other(&mut self) {
+        self.negate = false;
+        self.spec.parts = self.spec.parts.and(Parts::OTHER);
+    }
+
+    /// The next word's meaning, past empty words, and past the `!` of iptables 1.4 and older.
+    fn value(&mut self) -> &'a [u8] {
+        loop {
+            match self.words.next() {
+                Some(word) if word.raw().is_empty() => {}
+                Some(word) if word.raw() == b"!" => self.negate = true,
+                Some(word) => return word.plain().unwrap_or(b"\0"),
+                None => return b"",
+            }
+        }
+    }
+
+    /// Reads a value into a part, or gives the rule up as not understood.
+    fn set<T>(&mut self, part: Parts, read: impl FnOnce(&'a [u8]) -> Option<T>) -> Option<T> {
+        let value = self.value();
+        let read = read(value);
+        if read.is_some() {
+            self.add(part);
+        } else {
+            self.other();
+        }
+        read
+    }
+
+    fn option(&mut self, option: &'a [u8]) {
+        match option {
+            b"" => {}
+            b"!" => self.negate = true,
+            b"-s" => self.spec.source = self.set(Parts::SOURCE, read_net),
+            b"-d" => self.spec.destination = self.set(Parts::DESTINATION, read_net),
+            b"-i" => self.spec.in_interface = self.set(Parts::IN, some),
+            b"-o" => self.spec.out_interface = self.set(Parts::OUT, some),
+            b"-p" => self.spec.protocol = self.set(Parts::PROTOCOL, read_protocol),
+            b"-m" => self.module = self.value(),
+            b"-j" | b"-g" => self.target(option == b"-g"),
+            b"--comment" if self.module == b"comment" => self.comment(),
+            b"--dport" if self.has_ports() => self.spec.dport = self.set(Parts::DPORT, read_ports),
+            b"--sport" if self.has_ports() => self.spec.sport = self.set(Parts::SPORT, read_ports),
+            b"--mark" if self.module == b"mark" => self.spec.mark = self.set(Parts::MARK, read_mark),
+            b"--ctstate" if self.module == b"conntrack" => self.spec.ctstate = self.set(Parts::CTSTATE, some),
+            b"--src-type" if self.module == b"addrtype" => self.spec.src_type = self.set(Parts::SRC_TYPE, some),
+            b"--dst-type" if self.module == b"addrtype" => self.spec.dst_type = self.set(Parts::DST_TYPE, some),
+            b"--nfacct-name" if self.module == b"nfacct" => self.spec.nfacct = self.set(Parts::NFACCT, some),
+            b"--mode" if self.module == b"statistic" => {
+                if self.value() != b"random" {
+                    self.other();
+                }
+            }
+            b"--probability" if self.module == b"statistic" => {
+                self.spec.probability = self.set(Parts::PROBABILITY, read_probability);
+            }
+            b"--set" | b"--rcheck" if self.module == b"recent" => self.recent(option == b"--set"),
+            _ => self.other(),
+        }
+    }
+
+    fn has_ports(&self) -> bool {
+        matches!(self.module, b"tcp" | b"udp" | b"sctp")
+    }
+
+    /// A comment may be any word, even one that looks like an option.
+    fn comment(&mut self) {
+        match self.words.next() {
+            Some(comment) => {
+                self.spec.comment = self.spec.comment.or(Some(comment));
+                self.add(Parts::COMMENT);
+            }
+            None => self.other(),
+        }
+    }
+
+    /// `recent` in the order in which iptables-save prints its options.
+    fn recent(&mut self, set: bool) {
+        let mut recent = Recent { set, seconds: None, reap: false, name: b"", source: false };
+        loop {
+            match self.words.next().map(Word::raw) {
+                Some(b"--seconds") => recent.seconds = read_number(self.value()),
+                Some(b"--reap") => recent.reap = true,
+                Some(b"--name") => recent.name = self.value(),
+                Some(b"--mask") => {
+                    if !matches!(self.value(), b"255.255.255.255" | b"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff") {
+                        self.other();
+                    }
+                }
+                Some(side @ (b"--rsource" | b"--rdest")) => {
+                    recent.source = side == b"--rsource";
+                    break;
+                }
+                _ => {
+                    self.other();
+                    break;
+                }
+            }
+        }
+        self.spec.recent = Some(recent);
+        self.add(Parts::RECENT);
+    }
+
+    fn target(&mut self, goto: bool) {
+        let name = self.value();
+        if name.is_empty() {
+            self.other();
+            return;
+        }
+        let action = match name {
+            b"DNAT" => self.only_option(b"--to-destination").and_then(read_socket).map(Action::Dnat),
+            b"MARK" => {
+                self.only_option(b"--set-xmark").and_then(read_mark).map(|(value, mask)| Action::Mark { value, mask })
+            }
+            b"REJECT" => self.only_option(b"--reject-with").map(Action::Reject),
+            b"MASQUERADE" => match self.words.next().map(Word::raw) {
+                None | Some(b"") => Some(Action::Masquerade { random_fully: false }),
+                Some(b"--random-fully") => Some(Action::Masquerade { random_fully: true }),
+                Some(_) => None,
+            },
+            _ => Some(Action::Plain),
+        };
+        if action.is_none() {
+            self.other();
+        }
+        self.spec.target = Some(Target { name, goto, action: action.unwrap_or(Action::Plain) });
+        self.add(Parts::TARGET);
+        // Options of a target come last; what is left belongs to a target without type here.
+        if self.words.by_ref().any(|w| !w.raw().is_empty()) {
+            self.other();
+        }
+    }
+
+    fn only_option(&mut self, name: &[u8]) -> Option<&'a [u8]> {
+        (self.words.next()?.raw() == name).then(|| self.value())
+    }
+}
+
+fn some(value: &[u8]) -> Option<&[u8]> {
+    (!value.is_empty() && value != b"\0").then_some(value)
+}
+
+fn read_number<T: std::str::FromStr>(value: &[u8]) -> Option<T> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn read_probability(value: &[u8]) -> Option<f64> {
+    read_number(value).filter(|p: &f64| (0.0..=1.0).contains(p))
+}
+
+fn read_protocol(value: &[u8]) -> Option<Protocol> {
+    match value {
+        b"tcp" => Some(Protocol::Tcp),
+        b"udp" => Some(Protocol::Udp),
+        b"sctp" => Some(Protocol::Sctp),
+        _ => None,
+    }
+}
+
+fn read_ports(value: &[u8]) -> Option<(u16, u16)> {
+    match value.iter().position(|&b| b == b':') {
+        Some(colon) => Some((read_number(&value[..colon])?, read_number(&value[colon + 1..])?)),
+        None => read_number(value).map(|port| (port, port)),
+    }
+}
+
+fn read_mark(value: &[u8]) -> Option<(u32, u32)> {
+    let hex = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let text = std::str::from_utf8(value).ok()?;
+    match text.split_once('/') {
+        Some((value, mask)) => Some((hex(value)?, hex(mask)?)),
+        None => Some((hex(text)?, u32::MAX)),
+    }
+}
+
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    if value.contains(&b':') {
+        std::str::from_utf8(value).ok()?.parse().ok().map(IpAddr::V6)
+    } else {
+        read_v4(value).map(IpAddr::V4)
+    }
+}
+
+fn read_net(value: &[u8]) -> Option<IpNet> {
+    let Some(slash) = value.iter().rposition(|&b| b == b'/') else {
+        return read_ip(value).map(IpNet::from);
+    };
+    let ip = read_ip(&value[..slash])?;
+    // A mask with holes is printed as an address and has no prefix length.
+    IpNet::new(ip, read_number(&value[slash + 1..])?).ok()
+}
+
+fn read_socket(value: &[u8]) -> Option<SocketAddr> {
+    if value.first() == Some(&b'[') {
+        return std::str::from_utf8(value).ok()?.parse().ok();
+    }
+    let colon = value.iter().rposition(|&b| b == b':')?;
+    let ip = read_v4(&value[..colon])?;
+    Some(SocketAddr::V4(SocketAddrV4::new(ip, read_number(&value[colon + 1..])?)))
+}
+
+fn read_v4(value: &[u8]) -> Option<Ipv4Addr> {
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
