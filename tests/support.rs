@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 /// The recordings of real kube-proxies beside the project, or `None` with the reason printed.
 ///
 /// `KPX_FIXTURES` names another place.
-#[expect(dead_code, reason = "used as tests arrive")]
 pub(crate) fn recordings() -> Option<PathBuf> {
     let path = std::env::var_os("KPX_FIXTURES")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures"), PathBuf::from);

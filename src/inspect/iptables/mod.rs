@@ -2,6 +2,8 @@
 
 mod dump;
 mod hash;
+mod lift;
+mod notice;
 mod owner;
 mod parse;
 mod spec;
@@ -9,6 +11,8 @@ mod words;
 
 pub use dump::{Chain, ChainPolicy, Counters, Dump, Remark, Rule, Table};
 pub use hash::{HASH_LEN, chain_hash};
+pub use lift::{FamilySummary, Lifted, lift};
+pub use notice::{Notice, Place};
 pub use owner::{Hashed, Owner, hashed, owner};
 pub use parse::{ParseError, Problem, parse};
 pub use spec::{Action, Parts, Recent, Spec, Target};

@@ -76,17 +76,14 @@ pub fn parse(text: &[u8]) -> Result<Dump<'_>, ParseError> {
     let mut rest = text;
     while !rest.is_empty() {
         parser.line += 1;
-        let line;
-        match memchr(b'\n', rest) {
-            Some(end) => {
-                line = &rest[..end];
-                rest = &rest[end + 1..];
-            }
-            None => {
-                line = std::mem::take(&mut rest);
-                parser.dump.open_end = true;
-            }
-        }
+        let line = if let Some(end) = memchr(b'\n', rest) {
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            line
+        } else {
+            parser.dump.open_end = true;
+            std::mem::take(&mut rest)
+        };
         parser.read(line).map_err(|(at, problem)| ParseError { line: parser.line, column: at + 1, problem })?;
     }
     match parser.open {
