@@ -91,7 +91,7 @@ pub(super) fn source(item: Item) -> Option<String> {
 pub(super) fn read(item: Item, kubeconfig: Option<&Path>, context: Option<&str>) -> Option<Result<Captured, ApiError>> {
     let (path, name) = resource(item)?;
     let Some(credentials) = Credentials::find(kubeconfig, context) else {
-        let reason = "no cluster is known: neither --kubeconfig nor $KUBECONFIG, no service account, no ~/.kube/config";
+        let reason = "no cluster is known: give --kubeconfig FILE or --services-from FILE";
         return Some(Ok(Captured::Absent { reason: reason.to_owned() }));
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -78,7 +78,7 @@ impl Hinted for CommandError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::NotInstalled { program } => package(program)
-                .map(|package| format!("install it: apt-get install {package} (or your distribution's package of it)"))
+                .map(|package| format!("install it: apt-get install {package} (or as your distribution calls it)"))
                 .into_iter()
                 .collect(),
             Self::Failed { stderr, .. } if denied(stderr) => vec!["run kpx as root".to_owned()],

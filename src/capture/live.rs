@@ -218,9 +218,7 @@ fn empty(file: &str, how: &str) -> Captured {
 }
 
 fn not_installed(error: &CommandError) -> Captured {
-    use crate::error::Hinted as _;
-    let reason: Vec<_> = std::iter::once(error.to_string()).chain(error.hints()).collect();
-    Captured::Absent { reason: reason.join("; ") }
+    Captured::Absent { reason: error.to_string() }
 }
 
 fn json<T: serde::Serialize>(value: &T, place: &str) -> Captured {

@@ -19,6 +19,7 @@ pub mod netns;
 mod objects;
 mod proxy;
 mod recorded;
+mod snapshot;
 mod store;
 mod sysctl;
 
@@ -34,6 +35,7 @@ pub use item::{Item, Variant};
 pub use live::Live;
 pub use manifest::{Entry, Manifest};
 pub use recorded::Recorded;
+pub use snapshot::{SnapshotError, take};
 
 use objects::Objects;
 

@@ -46,9 +46,7 @@ fn ask(item: Item, port: u16, path: &str) -> Result<Captured, CaptureError> {
             Ok(answer) => Ok(captured(item, place, answer)),
         };
     }
-    Ok(Captured::Absent {
-        reason: format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}: kube-proxy is not reachable here"),
-    })
+    Ok(Captured::Absent { reason: format!("nothing listens on 127.0.0.1:{port} or [::1]:{port}") })
 }
 
 fn captured(item: Item, place: String, answer: Answer) -> Captured {
