@@ -6,6 +6,7 @@ mod lift;
 mod notice;
 mod owner;
 mod parse;
+mod read;
 mod spec;
 mod words;
 
@@ -15,5 +16,6 @@ pub use lift::{FamilySummary, Lifted, lift};
 pub use notice::{Notice, Place};
 pub use owner::{Hashed, Owner, hashed, owner};
 pub use parse::{ParseError, Problem, parse};
+pub use read::{IptablesError, IptablesState, read_node};
 pub use spec::{Action, Parts, Recent, Spec, Target};
 pub use words::{Word, Words, quote};

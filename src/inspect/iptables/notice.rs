@@ -153,12 +153,10 @@ pub enum Notice {
         /// Frontends in it.
         frontends: usize,
     },
-    /// Both families have rules of kube-proxy, and in different backends.
-    SplitBackends {
-        /// Backend of IPv4.
-        v4: Variant,
-        /// Backend of IPv6.
-        v6: Variant,
+    /// kube-proxy runs in another mode: these rules are left over from before.
+    OtherMode {
+        /// What its `/proxyMode` says.
+        mode: String,
     },
     /// The rules of one backend and family could not be captured.
     NotCaptured {
@@ -188,7 +186,7 @@ impl Notice {
             | Self::Incompatible { .. }
             | Self::RepeatedTable { .. }
             | Self::StaleBackend { .. }
-            | Self::SplitBackends { .. } => true,
+            | Self::OtherMode { .. } => true,
             // The socket hooks serve ClusterIPs: one that never sees a packet today would start to.
             Self::Conflict { hides_cluster_ip, .. } => *hides_cluster_ip,
             Self::StaleChain { .. }
@@ -234,17 +232,9 @@ impl Notice {
             Self::Incompatible { .. } => "incompatible-table",
             Self::RepeatedTable { .. } => "repeated-table",
             Self::StaleBackend { .. } => "stale-backend",
-            Self::SplitBackends { .. } => "split-backends",
+            Self::OtherMode { .. } => "other-mode",
             Self::NotCaptured { .. } => "not-captured",
         }
-    }
-}
-
-/// The tools' name for a backend.
-pub(super) const fn backend(variant: Variant) -> &'static str {
-    match variant {
-        Variant::Legacy => "iptables-legacy",
-        Variant::Nft => "iptables-nft",
     }
 }
 
@@ -281,22 +271,21 @@ impl fmt::Display for Notice {
             Self::IpvsMode { family } => write!(f, "{family}: the rules are those of kube-proxy in ipvs mode"),
             Self::UserspaceMode { chain } => write!(f, "{chain}: belongs to kube-proxy's old userspace mode"),
             Self::Incompatible { family, variant, table } => {
-                write!(f, "{family} {table}: {} cannot show this table (it holds native nft rules)", backend(*variant))
+                write!(f, "{family} {table}: iptables-{variant} cannot show this table (it holds native nft rules)")
             }
             Self::RepeatedTable { family, table } => write!(f, "{family} {table}: saved twice; the last one was read"),
             Self::StaleBackend { variant, family, chains, rules, frontends } => {
-                let backend = backend(*variant);
                 write!(
                     f,
-                    "{family}: {backend} holds rules of kube-proxy too, frozen and active: {chains} chains, {rules} \
+                    "{family}: iptables-{variant} holds rules of kube-proxy too, frozen and active: {chains} chains, {rules} \
                      rules, {frontends} frontends"
                 )
             }
-            Self::SplitBackends { v4, v6 } => {
-                write!(f, "kube-proxy's rules are in {} for IPv4 and in {} for IPv6", backend(*v4), backend(*v6))
+            Self::OtherMode { mode } => {
+                write!(f, "kube-proxy runs in {mode} mode; its iptables rules are left over, and active")
             }
             Self::NotCaptured { variant, family, reason } => {
-                write!(f, "{family}: {} was not captured: {reason}", backend(*variant))
+                write!(f, "{family}: the rules of iptables-{variant} were not captured: {reason}")
             }
         }
     }
