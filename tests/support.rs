@@ -16,7 +16,6 @@ pub(crate) fn recordings() -> Option<PathBuf> {
 }
 
 /// Whether this process may do privileged things; prints the reason if not.
-#[expect(dead_code, reason = "used as tests arrive")]
 pub(crate) fn privileged() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
