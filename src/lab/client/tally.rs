@@ -1,0 +1,219 @@
+//! The sums that a client keeps, phase by phase.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::connect::Outcome;
+use super::flow::Flow;
+use super::{Class, Expect, Target};
+use crate::lab::wire::Account;
+
+/// The sums of one phase.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(in crate::lab) struct PhaseTally {
+    /// Name of the phase.
+    pub(in crate::lab) phase: String,
+    /// How long it took, milliseconds.
+    pub(in crate::lab) lasted_ms: u64,
+    /// Flows open at its start.
+    pub(in crate::lab) open: u64,
+    /// By class of flow.
+    pub(in crate::lab) classes: BTreeMap<Class, ClassTally>,
+    /// Short connections to Services that must answer.
+    pub(in crate::lab) connects: u64,
+    /// Those that were refused.
+    pub(in crate::lab) refused: u64,
+    /// Those that failed otherwise.
+    pub(in crate::lab) failed: u64,
+    /// Probes of Services that must refuse or be silent.
+    pub(in crate::lab) probes: u64,
+    /// Those that met something else.
+    pub(in crate::lab) unexpected: u64,
+    /// Time of each connect that worked, microseconds.
+    pub(in crate::lab) connect_us: Vec<u32>,
+}
+
+/// The sums of one class of flows in one phase.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(in crate::lab) struct ClassTally {
+    /// Opened in the phase.
+    pub(in crate::lab) opened: u64,
+    /// Ended in good order in the phase.
+    pub(in crate::lab) ended: u64,
+    /// Lost in the phase.
+    pub(in crate::lab) lost: u64,
+    /// Longest time between two records of one flow, microseconds.
+    pub(in crate::lab) longest_gap_us: u64,
+    /// The same, as backends saw the clients' records; known when a flow ends.
+    pub(in crate::lab) longest_client_gap_us: u64,
+    /// Records that one end sent and the other never saw.
+    pub(in crate::lab) records_lost: u64,
+}
+
+/// A flow or a connect that did not go as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// `tcp`, `udp-connected`, `udp-unconnected`, or `connect`.
+    pub what: String,
+    /// Where the client was: `node`, `pod`, `outside`.
+    pub place: String,
+    /// `namespace/name:port`.
+    pub service: String,
+    /// The frontend.
+    pub addr: String,
+    /// The client's own address, if it had one.
+    pub client: Option<String>,
+    /// What happened.
+    pub reason: String,
+    /// In which phase.
+    pub phase: String,
+}
+
+/// Everything a client counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(in crate::lab) struct Tallies {
+    /// Phases in order.
+    pub(in crate::lab) phases: Vec<PhaseTally>,
+    /// What went wrong, the first few hundred.
+    pub(in crate::lab) troubles: Vec<Trouble>,
+}
+
+/// More of them would say nothing new.
+const TROUBLES: usize = 300;
+
+/// The running sums.
+pub(super) struct Tally {
+    place: String,
+    phases: Vec<(Instant, PhaseTally)>,
+    troubles: Vec<Trouble>,
+}
+
+impl Tally {
+    pub(super) fn new(place: String) -> Self {
+        let first = PhaseTally { phase: "start".to_owned(), ..PhaseTally::default() };
+        Self { place, phases: vec![(Instant::now(), first)], troubles: Vec::new() }
+    }
+
+    /// Begins a phase; the sums of the one before.
+    pub(super) fn phase(&mut self, name: String, open: u64) -> Option<PhaseTally> {
+        let ended = self.close();
+        self.phases.push((Instant::now(), PhaseTally { phase: name, open, ..PhaseTally::default() }));
+        ended
+    }
+
+    /// The sums of all phases.
+    pub(super) fn finish(&mut self) -> Tallies {
+        self.close();
+        let phases = std::mem::take(&mut self.phases).into_iter().map(|(_, phase)| phase).collect();
+        Tallies { phases, troubles: std::mem::take(&mut self.troubles) }
+    }
+
+    fn close(&mut self) -> Option<PhaseTally> {
+        let (began, phase) = self.phases.last_mut()?;
+        phase.lasted_ms = began.elapsed().as_millis() as u64;
+        Some(phase.clone())
+    }
+
+    fn now(&mut self) -> &mut PhaseTally {
+        &mut self.phases.last_mut().expect("there is one from the start").1
+    }
+
+    fn class(&mut self, class: Class) -> &mut ClassTally {
+        self.now().classes.entry(class).or_default()
+    }
+
+    pub(super) fn opened(&mut self, class: Class) {
+        self.class(class).opened += 1;
+    }
+
+    pub(super) fn ended(&mut self, flow: &Flow) {
+        self.class(flow.class).ended += 1;
+    }
+
+    pub(super) fn gap(&mut self, class: Class, gap: Duration) {
+        let tally = self.class(class);
+        tally.longest_gap_us = tally.longest_gap_us.max(gap.as_micros() as u64);
+    }
+
+    pub(super) fn account(&mut self, class: Class, account: &Account) {
+        let tally = self.class(class);
+        tally.longest_client_gap_us = tally.longest_client_gap_us.max(account.longest_gap_us);
+    }
+
+    pub(super) fn records_lost(&mut self, class: Class, records: u64) {
+        self.class(class).records_lost += records;
+    }
+
+    /// Counts a lost flow in the phase in which its last record came.
+    pub(super) fn lost(&mut self, flow: &Flow, target: &Target, why: &str) {
+        let last = flow.last_heard();
+        let at = self.phases.iter().rposition(|(began, _)| *began <= last).unwrap_or(0);
+        let phase = &mut self.phases[at].1;
+        phase.classes.entry(flow.class).or_default().lost += 1;
+        let phase = phase.phase.clone();
+        self.trouble(flow.class.name(), target, flow.local().map(|a| a.to_string()), why, phase);
+    }
+
+    /// Counts a flow whose socket could not even be opened.
+    pub(super) fn never_opened(&mut self, class: Class, target: &Target, error: &io::Error) {
+        self.class(class).lost += 1;
+        let phase = self.now().phase.clone();
+        self.trouble(class.name(), target, None, &error.to_string(), phase);
+    }
+
+    /// Counts a short connection or a probe.
+    pub(super) fn connected(&mut self, target: &Target, outcome: &Outcome) {
+        let now = self.now();
+        let phase = now.phase.clone();
+        match (target.expect, outcome) {
+            (Expect::Answer, outcome) => {
+                now.connects += 1;
+                match outcome {
+                    Outcome::Answered(time) => {
+                        now.connect_us.push(time.as_micros().min(u128::from(u32::MAX)) as u32);
+                        return;
+                    }
+                    Outcome::Refused => now.refused += 1,
+                    _ => now.failed += 1,
+                }
+            }
+            (Expect::Refusal, Outcome::Refused) | (Expect::Silence, Outcome::Silent) => {
+                now.probes += 1;
+                return;
+            }
+            _ => {
+                now.probes += 1;
+                now.unexpected += 1;
+            }
+        }
+        let met = match outcome {
+            Outcome::Answered(_) => "answered".to_owned(),
+            Outcome::Refused => "refused".to_owned(),
+            Outcome::Silent => "timed out".to_owned(),
+            Outcome::Failed(why) => why.clone(),
+        };
+        let expected = match target.expect {
+            Expect::Answer => "an answer",
+            Expect::Refusal => "a refusal",
+            Expect::Silence => "silence",
+        };
+        self.trouble("connect", target, None, &format!("{met}, where {expected} was expected"), phase);
+    }
+
+    fn trouble(&mut self, what: &str, target: &Target, client: Option<String>, reason: &str, phase: String) {
+        if self.troubles.len() < TROUBLES {
+            self.troubles.push(Trouble {
+                what: what.to_owned(),
+                place: self.place.clone(),
+                service: target.service.clone(),
+                addr: format!("{}/{}", target.addr, target.protocol),
+                client,
+                reason: reason.to_owned(),
+                phase,
+            });
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What a lab is to be: a recorded node, taken apart into what has to be built.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::client::{Expect, Target};
+use super::network::{Network, NodeAddresses, Role, parse};
+use super::rules::Rules;
+use super::state::Names;
+use super::{LabError, sysctl};
+use crate::capture::{Captured, Item, Node, Variant};
+use crate::inspect::kube;
+use crate::model::{Exposure, Family, Frontend, NoBackends, Protocol, ServiceTable, TrafficSource};
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// On the node itself, in the lab's cgroup.
+    Node,
+    /// In a pod of the node, in the lab's cgroup.
+    Pod,
+    /// Outside of the node and of its cgroup.
+    Outside,
+}
+
+impl Place {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Node, Self::Pod, Self::Outside];
+
+    /// What the table calls traffic from there.
+    const fn source(self) -> TrafficSource {
+        match self {
+            Self::Node => TrafficSource::Node,
+            Self::Pod => TrafficSource::Pod,
+            Self::Outside => TrafficSource::Outside,
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Node => "node",
+            Self::Pod => "pod",
+            Self::Outside => "outside",
+        })
+    }
+}
+
+/// More frontends than these say nothing new, and each is a connection more.
+const TARGETS: usize = 400;
+
+/// A recorded node, as a lab builds it.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// The names that everything gets.
+    pub names: Names,
+    /// Name of the Node it plays.
+    pub node_name: String,
+    /// Where it was recorded.
+    pub from: String,
+    /// Frontends of the node.
+    pub frontends: usize,
+    /// Backends of the node.
+    pub backends: usize,
+    pub(super) network: Network,
+    pub(super) beside: Vec<IpAddr>,
+    pub(super) rules: Vec<Rules>,
+    pub(super) ipsets: Vec<u8>,
+    pub(super) sysctls: Vec<(String, String)>,
+    pub(super) listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>>,
+    pub(super) client_pod: Vec<IpAddr>,
+    pub(super) via_node: BTreeSet<IpAddr>,
+    pub(super) targets: BTreeMap<Place, Vec<Target>>,
+    pub(super) api: Vec<(&'static str, Vec<u8>)>,
+    pub(super) pages: Vec<(&'static str, Vec<u8>)>,
+}
+
+/// In which namespace a backend listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Home {
+    /// On the node itself: a pod with the host's network.
+    Node,
+    /// A pod of the node.
+    Pods,
+    /// Anywhere else.
+    Outside,
+}
+
+impl Spec {
+    /// Takes a recorded (or live) node apart.
+    pub fn read(node: &Node, name: &str) -> Result<Self, LabError> {
+        let names = Names::new(name)?;
+        let objects = read_objects(node)?;
+        let table = objects.table;
+        let node_name = objects.node_name.clone();
+        let nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
+        let own = nodes.get(&node_name).cloned().unwrap_or_default();
+        let others: Vec<NodeAddresses> =
+            nodes.into_iter().filter(|(name, _)| *name != node_name).map(|(_, addresses)| addresses).collect();
+        let network = network(node, &own, &others)?;
+        let rules = rules(node)?;
+        let mut listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>> = BTreeMap::new();
+        for frontend in table.frontends() {
+            listen(frontend, &network, &mut listeners);
+        }
+        let taken: BTreeSet<IpAddr> = listeners.values().flatten().map(|(addr, _)| addr.ip()).collect();
+        let client_pod = network.free_pod_addresses(&taken);
+        let via_node = via_node(&table, &network, &taken);
+        let targets = Place::ALL.into_iter().map(|place| (place, targets(&table, place, &network))).collect();
+        let mut api = Vec::new();
+        for (file, item) in [
+            ("services.json", Item::Services),
+            ("endpointslices.json", Item::EndpointSlices),
+            ("nodes.json", Item::Nodes),
+        ] {
+            api.extend(bytes(node, item)?.map(|bytes| (file, bytes)));
+        }
+        let mut pages = Vec::new();
+        for (path, item) in [("/configz", Item::Configz), ("/proxyMode", Item::ProxyMode), ("/metrics", Item::Metrics)]
+        {
+            pages.extend(bytes(node, item)?.map(|bytes| (path, bytes)));
+        }
+        let sysctls = bytes(node, Item::Sysctl)?.map(|text| sysctl::of_a_namespace(&text)).unwrap_or_default();
+        Ok(Self {
+            names,
+            from: node.label(),
+            node_name,
+            frontends: table.frontends().len(),
+            backends: taken.len(),
+            beside: others.iter().flat_map(|other| other.internal.iter().copied()).collect(),
+            network,
+            rules,
+            ipsets: bytes(node, Item::Ipset)?.unwrap_or_default(),
+            sysctls,
+            listeners,
+            client_pod,
+            via_node,
+            targets,
+            api,
+            pages,
+        })
+    }
+
+    /// The frontends that clients at one place use.
+    pub fn targets(&self, place: Place) -> &[Target] {
+        self.targets.get(&place).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The bytes of an item, if they were captured and there are any.
+fn bytes(node: &Node, item: Item) -> Result<Option<Vec<u8>>, LabError> {
+    Ok(match node.read(item)? {
+        Captured::Present { bytes, .. } if !bytes.is_empty() => Some(bytes),
+        _ => None,
+    })
+}
+
+fn read_objects(node: &Node) -> Result<kube::KubeState, LabError> {
+    let items = [
+        Item::Services,
+        Item::EndpointSlices,
+        Item::Nodes,
+        Item::Configz,
+        Item::ProxyMode,
+        Item::ProxyLog,
+        Item::Metrics,
+        Item::Addresses,
+    ];
+    let mut read = Vec::new();
+    for item in items {
+        read.push(bytes(node, item)?);
+    }
+    let text = |i: usize| read[i].as_deref().map(|bytes| kube::Text { bytes, place: "the snapshot" });
+    let raw = kube::Raw {
+        objects: (0..3).filter_map(text).collect(),
+        config: kube::ConfigSources {
+            configz: text(3),
+            proxy_mode: text(4),
+            log: text(5),
+            metrics: text(6),
+            ..kube::ConfigSources::default()
+        },
+        addresses: text(7),
+        node_name: None,
+        host_name: Some(node.node_name()),
+    };
+    Ok(kube::read(&raw)?)
+}
+
+fn network(node: &Node, own: &NodeAddresses, others: &[NodeAddresses]) -> Result<Network, LabError> {
+    let mut network = match node.read(Item::Addresses)? {
+        Captured::Present { bytes: addresses, place } => {
+            let routes = bytes(node, Item::Routes)?.unwrap_or_default();
+            let recorded = |source| LabError::Recorded { place, source };
+            let mut network = parse(&addresses, &routes, &own.pod_cidrs).map_err(recorded)?;
+            network.ensure_pods(&own.pod_cidrs);
+            network
+        }
+        Captured::Absent { .. } if !own.internal.is_empty() => Network::from_api(own, others),
+        Captured::Absent { reason } => {
+            return Err(LabError::Missing { what: "the addresses of the node", reason });
+        }
+    };
+    if network.with(Role::Uplink).next().is_none() {
+        // A node without a route to anywhere: its first address leads to the others.
+        match network.devices.iter_mut().find(|d| d.role == Role::Other) {
+            Some(device) => device.role = Role::Uplink,
+            None => return Err(LabError::Unsupported { reason: "it has no interface that leads to other nodes" }),
+        }
+    }
+    if network.with(Role::Pods).next().is_none() {
+        return Err(LabError::Missing {
+            what: "where the node's pods are",
+            reason: "no interface holds its podCIDR, and no Node object gives one".to_owned(),
+        });
+    }
+    Ok(network)
+}
+
+fn rules(node: &Node) -> Result<Vec<Rules>, LabError> {
+    let mut rules = Vec::new();
+    for variant in Variant::BOTH {
+        for family in Family::BOTH {
+            if let Some(text) = bytes(node, Item::IptablesSave(family, variant))? {
+                rules.push(Rules { family, variant, text });
+            }
+        }
+    }
+    if !rules.iter().any(Rules::serve) {
+        return Err(LabError::Unsupported {
+            reason: "kube-proxy serves it in another mode than iptables, or does not serve it at all",
+        });
+    }
+    Ok(rules)
+}
+
+#[derive(Deserialize)]
+struct NodeList {
+    #[serde(default)]
+    items: Vec<NodeObject>,
+}
+
+#[derive(Deserialize)]
+struct NodeObject {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: NodeSpec,
+    #[serde(default)]
+    status: NodeStatus,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeSpec {
+    #[serde(default, rename = "podCIDRs")]
+    pod_cidrs: Vec<IpNet>,
+}
+
+#[derive(Default, Deserialize)]
+struct NodeStatus {
+    #[serde(default)]
+    addresses: Vec<NodeAddress>,
+}
+
+#[derive(Deserialize)]
+struct NodeAddress {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+fn node_addresses(list: &[u8]) -> Result<BTreeMap<String, NodeAddresses>, LabError> {
+    let list: NodeList = serde_json::from_slice(list)
+        .map_err(|source| LabError::Recorded { place: "the Nodes of the snapshot".to_owned(), source })?;
+    let of = |node: NodeObject| {
+        let internal = node.status.addresses.iter().filter(|a| a.kind == "InternalIP");
+        let internal = internal.filter_map(|a| a.address.parse().ok()).collect();
+        (node.metadata.name, NodeAddresses { internal, pod_cidrs: node.spec.pod_cidrs })
+    };
+    Ok(list.items.into_iter().map(of).collect())
+}
+
+/// Adds the backends of a frontend to the listeners, each where it is at home.
+fn listen(frontend: &Frontend, network: &Network, listeners: &mut BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>>) {
+    if frontend.key.protocol == Protocol::Sctp {
+        return;
+    }
+    for backend in frontend.cluster.iter().chain(&frontend.local) {
+        let home = if network.owns(backend.ip) {
+            Home::Node
+        } else if network.is_pod(backend.ip) {
+            Home::Pods
+        } else {
+            Home::Outside
+        };
+        listeners.entry(home).or_default().insert((backend.addr(), frontend.key.protocol));
+    }
+}
+
+/// Addresses that the outside reaches through the node: of load balancers and external IPs.
+fn via_node(table: &ServiceTable, network: &Network, backends: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+    let external = |f: &&Frontend| matches!(f.key.exposure, Exposure::LoadBalancer | Exposure::ExternalIp);
+    let addresses = table.frontends().iter().filter(external).map(|f| f.key.ip);
+    addresses.filter(|ip| !network.owns(*ip) && !backends.contains(ip)).collect()
+}
+
+fn targets(table: &ServiceTable, place: Place, network: &Network) -> Vec<Target> {
+    // Where several frontends claim an address, which of them wins is no matter of traffic.
+    let conflicting: BTreeSet<_> = table.conflicts().iter().flat_map(|c| c.frontends.iter().map(|f| f.key)).collect();
+    let of_place = |f: &&Frontend| f.key.exposure.is_external() == (place == Place::Outside);
+    let usable = |f: &&Frontend| {
+        of_place(f) && f.key.protocol != Protocol::Sctp && !conflicting.contains(&f.key) && f.sources.is_empty()
+    };
+    let mut seen = BTreeSet::new();
+    let mut list = Vec::new();
+    for frontend in table.frontends().iter().filter(usable) {
+        let family = Family::of(frontend.key.ip);
+        let Some(ip) = address(frontend, family, network) else { continue };
+        let addr = SocketAddr::new(ip, frontend.key.port);
+        if !seen.insert((addr, frontend.key.protocol)) {
+            continue;
+        }
+        let treatment = frontend.treatment(place.source(), &table.facts(family).detector);
+        let expect = match treatment.no_backends {
+            None => Expect::Answer,
+            Some(NoBackends::Reject) => Expect::Refusal,
+            Some(NoBackends::Drop) => Expect::Silence,
+        };
+        list.push(Target { service: frontend.display_name(), addr, protocol: frontend.key.protocol, expect });
+    }
+    let stride = list.len().div_ceil(TARGETS).max(1);
+    list.into_iter().step_by(stride).collect()
+}
+
+/// The address under which clients reach a frontend; a NodePort on every address is tried at the uplink's.
+fn address(frontend: &Frontend, family: Family, network: &Network) -> Option<IpAddr> {
+    if !frontend.key.ip.is_unspecified() {
+        return Some(frontend.key.ip);
+    }
+    let uplink = network.with(Role::Uplink).flat_map(|d| &d.addresses).map(IpNet::addr);
+    uplink.into_iter().find(|ip| Family::of(*ip) == family)
+}

@@ -1,0 +1,434 @@
+//! Building a lab, each thing written down before it is made.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use rustix::mount::{MountFlags, mount};
+
+use super::network::{Network, Role};
+use super::serve::{Pages, Site, Sites};
+use super::spec::{Home, Place, Spec};
+use super::state::{Names, Process, Record};
+use super::{LabError, Target, down, netns, rules, sysctl};
+use crate::capture::{cgroup, command};
+use crate::model::{Family, Protocol};
+
+/// A lab that is up. Dropping it tears it down, unless [`Self::keep`] was called.
+#[derive(Debug)]
+pub struct Lab {
+    names: Names,
+    record: Record,
+    targets: Vec<(Place, Vec<Target>)>,
+    /// The kpx program, for the processes of the lab.
+    kpx: PathBuf,
+    guard: bool,
+}
+
+/// From so many TCP endpoints with one port on, one listener for all addresses takes the place of one each.
+const MANY: usize = 500;
+
+impl Lab {
+    /// Builds the lab. `kpx` is the program whose hidden subcommands are the backends and clients.
+    pub fn up(spec: &Spec, kpx: &Path) -> Result<Self, LabError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(LabError::NotRoot);
+        }
+        let names = spec.names.clone();
+        fs_err::create_dir_all(super::state::ROOT)?;
+        match fs_err::create_dir(names.directory()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(LabError::Exists { name: names.to_string() });
+            }
+            made => made?,
+        }
+        let (hierarchy, cgroup_mount) = match cgroup::root() {
+            Ok(root) => (root, None),
+            Err(_) => (names.directory().join("cgroup2"), Some(names.directory().join("cgroup2"))),
+        };
+        let record = Record {
+            version: 1,
+            name: names.to_string(),
+            node_name: spec.node_name.clone(),
+            from: spec.from.clone(),
+            created: jiff::Timestamp::now().to_string(),
+            cgroup: hierarchy.join(names.cgroup()),
+            cgroup_mount,
+            processes: Vec::new(),
+            complete: false,
+        };
+        let targets = spec.targets.iter().map(|(place, list)| (*place, list.clone())).collect();
+        let mut lab = Self { names, record, targets, kpx: kpx.to_owned(), guard: true };
+        lab.record.write(&lab.names)?;
+        lab.build(spec)?;
+        Ok(lab)
+    }
+
+    /// The lab of this name, which somebody brought up before. Dropping it leaves it.
+    pub fn open(name: &str, kpx: &Path) -> Result<Self, LabError> {
+        let names = Names::new(name)?;
+        let record = Record::read(&names)?.filter(|record| record.complete);
+        let record = record.ok_or_else(|| LabError::Unknown { name: name.to_owned() })?;
+        let path = names.directory().join(TARGETS);
+        let targets = serde_json::from_slice(&fs_err::read(&path)?)
+            .map_err(|source| LabError::Recorded { place: path.display().to_string(), source })?;
+        Ok(Self { names, record, targets, kpx: kpx.to_owned(), guard: false })
+    }
+
+    /// Leaves the lab up.
+    pub fn keep(mut self) -> Record {
+        self.guard = false;
+        self.record.clone()
+    }
+
+    /// Its names.
+    pub const fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Its record.
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The cgroup whose sockets are those of the node: what `--cgroup` wants.
+    pub fn cgroup(&self) -> &Path {
+        &self.record.cgroup
+    }
+
+    /// The cgroup of the clients on the node and in its pod.
+    pub(super) fn clients(&self) -> PathBuf {
+        self.record.cgroup.join(CLIENTS)
+    }
+
+    /// The frontends that clients at a place use.
+    pub fn targets(&self, place: Place) -> &[Target] {
+        self.targets.iter().find(|(p, _)| *p == place).map_or(&[], |(_, list)| list)
+    }
+
+    pub(super) fn kpx(&self) -> &Path {
+        &self.kpx
+    }
+
+    /// Writes down a process of the lab.
+    pub(super) fn adopt(&mut self, role: &str, pid: u32) -> Result<(), LabError> {
+        self.record.processes.retain(Process::alive);
+        self.record.processes.extend(Process::running(role, pid));
+        self.record.write(&self.names)
+    }
+
+    /// The options with which other commands of kpx act on the lab's node.
+    pub fn options(&self) -> Vec<String> {
+        options(&self.names, &self.record)
+    }
+
+    fn build(&mut self, spec: &Spec) -> Result<(), LabError> {
+        let names = self.names.clone();
+        for directory in [names.bpf_mount(), names.state_dir(), names.api(), names.pages()] {
+            fs_err::create_dir(directory)?;
+        }
+        for (file, bytes) in &spec.api {
+            fs_err::write(names.api().join(file), bytes)?;
+        }
+        for (path, bytes) in &spec.pages {
+            fs_err::write(names.pages().join(path.trim_start_matches('/')), bytes)?;
+        }
+        let targets = serde_json::to_vec(&self.targets).map_err(io::Error::from)?;
+        fs_err::write(names.directory().join(TARGETS), targets)?;
+        mount_at("bpf", &names.bpf_mount())?;
+        if let Some(point) = &self.record.cgroup_mount {
+            fs_err::create_dir(point)?;
+            mount_at("cgroup2", point)?;
+        }
+        fs_err::create_dir(&self.record.cgroup)?;
+        fs_err::create_dir(self.clients())?;
+        build_namespaces(spec)?;
+        netns::inside(&names.node(), || {
+            let mut wanted = BTreeSet::new();
+            for rules in &spec.rules {
+                wanted.extend(rules.nfacct());
+            }
+            rules::make_nfacct(&wanted)?;
+            rules::restore_ipsets(&spec.ipsets)?;
+            spec.rules.iter().try_for_each(rules::Rules::restore)
+        })?;
+        self.start_backends(spec)?;
+        self.record.complete = true;
+        self.record.write(&names)
+    }
+
+    fn start_backends(&mut self, spec: &Spec) -> Result<(), LabError> {
+        let names = &self.names;
+        let mut sites = Sites::default();
+        for (home, addresses) in &spec.listeners {
+            let netns = match home {
+                Home::Node => names.node(),
+                Home::Pods => names.pods(),
+                Home::Outside => names.outside(),
+            };
+            sites.sites.push(site(netns, addresses, *home != Home::Node));
+        }
+        if !spec.pages.is_empty() {
+            let file = |path: &str| (path.to_owned(), names.pages().join(path.trim_start_matches('/')));
+            let files = spec.pages.iter().map(|(path, _)| file(path)).collect();
+            sites.pages = Some(Pages { netns: names.node(), files });
+        }
+        let mut line = serde_json::to_vec(&sites).map_err(io::Error::from)?;
+        line.push(b'\n');
+        let mut child = command::start(&self.kpx.to_string_lossy(), ["lab", "serve"])?;
+        self.adopt("backends", child.id())?;
+        let mut said = String::new();
+        if let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) {
+            // A process that has ended already says why on its output.
+            let _ = input.write_all(&line);
+            BufReader::new(output).read_line(&mut said)?;
+        }
+        if said.trim() == "ready" {
+            return Ok(());
+        }
+        let _ = child.wait();
+        Err(LabError::Helper { role: "backends", message: said.trim().to_owned() })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.guard
+            && let Err(error) = down::down(&self.record.name)
+        {
+            tracing::warn!(%error, lab = self.record.name, "lab not wholly removed");
+        }
+    }
+}
+
+/// File with the targets of the clients.
+const TARGETS: &str = "targets.json";
+/// Cgroup of the clients, below the lab's.
+const CLIENTS: &str = "clients";
+
+/// The options with which other commands of kpx act on a lab's node.
+pub(super) fn options(names: &Names, record: &Record) -> Vec<String> {
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    [
+        ("--netns", names.node()),
+        ("--cgroup", text(record.cgroup.clone())),
+        ("--bpffs", text(names.bpffs())),
+        ("--state-dir", text(names.state_dir())),
+        ("--services-from", text(names.api())),
+        ("--node-name", record.node_name.clone()),
+    ]
+    .into_iter()
+    .flat_map(|(option, value)| [option.to_owned(), value])
+    .collect()
+}
+
+fn site(netns: String, addresses: &BTreeSet<(SocketAddr, Protocol)>, may_merge: bool) -> Site {
+    let of = |protocol| addresses.iter().filter(move |(_, p)| *p == protocol).map(|(addr, _)| *addr);
+    let tcp: Vec<SocketAddr> = of(Protocol::Tcp).collect();
+    let mut merged = BTreeSet::new();
+    for addr in &tcp {
+        let family = Family::of(addr.ip());
+        let key = SocketAddr::new(family.unspecified(), addr.port());
+        let same = tcp.iter().filter(|a| a.port() == addr.port() && Family::of(a.ip()) == family);
+        if may_merge && !merged.contains(&key) && same.count() >= MANY {
+            merged.insert(key);
+        }
+    }
+    let covered =
+        |addr: &SocketAddr| merged.contains(&SocketAddr::new(Family::of(addr.ip()).unspecified(), addr.port()));
+    let single = tcp.iter().copied().filter(|addr| !covered(addr));
+    let tcp = merged.iter().copied().chain(single).collect();
+    Site { netns, tcp, udp: of(Protocol::Udp).collect() }
+}
+
+fn mount_at(kind: &'static str, path: &Path) -> Result<(), LabError> {
+    mount(kind, path, kind, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+        .map_err(|error| LabError::Mount { kind, path: path.to_owned(), source: error.into() })
+}
+
+/// Runs lines of `ip -batch`, in a namespace or to make some.
+fn ip(namespace: Option<&str>, lines: &str) -> Result<(), LabError> {
+    let mut args = Vec::new();
+    if let Some(name) = namespace {
+        args.extend(["-n", name]);
+    }
+    args.extend(["-batch", "-"]);
+    command::output("ip", args, Some(lines.as_bytes()))?;
+    Ok(())
+}
+
+/// Sysctls of every namespace of a lab, before it has interfaces: no waiting for duplicate address detection, and no
+/// opinion on the way that packets come.
+const QUIET: [(&str, &str); 10] = [
+    ("net.ipv4.conf.all.rp_filter", "0"),
+    ("net.ipv4.conf.default.rp_filter", "0"),
+    ("net.ipv4.conf.all.send_redirects", "0"),
+    ("net.ipv4.conf.default.send_redirects", "0"),
+    ("net.ipv6.conf.all.disable_ipv6", "0"),
+    ("net.ipv6.conf.default.disable_ipv6", "0"),
+    ("net.ipv6.conf.all.accept_dad", "0"),
+    ("net.ipv6.conf.default.accept_dad", "0"),
+    ("net.ipv6.conf.all.accept_ra", "0"),
+    ("net.ipv6.conf.default.accept_ra", "0"),
+];
+
+fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
+    let names = &spec.names;
+    let namespaces = names.namespaces();
+    ip(None, &namespaces.iter().fold(String::new(), |text, name| text + "netns add " + name + "\n"))?;
+    for name in &namespaces {
+        netns::inside(name, || sysctl::set(QUIET))?;
+    }
+    let recorded = || spec.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    netns::inside(&names.node(), || {
+        sysctl::set([("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
+        sysctl::set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")))
+    })?;
+    ip(None, &links(&spec.network, names))?;
+    ip(Some(&names.node()), &node(&spec.network))?;
+    ip(Some(&names.outside()), &outside(spec))?;
+    ip(Some(&names.pods()), &pods(&spec.network, &spec.addresses(Home::Pods), true))?;
+    ip(Some(&names.client()), &pods(&spec.network, &spec.client_pod, false))?;
+    netns::inside(&names.node(), || sysctl::set(recorded()))
+}
+
+impl Spec {
+    fn addresses(&self, home: Home) -> Vec<IpAddr> {
+        let all: BTreeSet<IpAddr> =
+            self.listeners.get(&home).into_iter().flatten().map(|(addr, _)| addr.ip()).collect();
+        all.into_iter().collect()
+    }
+}
+
+fn links(network: &Network, names: &Names) -> String {
+    let (node, outside) = (names.node(), names.outside());
+    let mut text = String::new();
+    for (i, device) in network.with(Role::Uplink).enumerate() {
+        let _ = writeln!(text, "link add name {} netns {node} type veth peer name up{i} netns {outside}", device.name);
+    }
+    for (port, namespace) in [(PODS_PORT, names.pods()), (CLIENT_PORT, names.client())] {
+        let _ = writeln!(text, "link add name {port} netns {node} type veth peer name eth0 netns {namespace}");
+    }
+    text
+}
+
+/// Ports of the pods' bridge.
+const PODS_PORT: &str = "veth-pods";
+const CLIENT_PORT: &str = "veth-client";
+
+fn node(network: &Network) -> String {
+    let mut text = "link set lo up\n".to_owned();
+    for device in &network.devices {
+        let name = &device.name;
+        match device.role {
+            Role::Pods => drop(writeln!(text, "link add name {name} type bridge")),
+            Role::Other => drop(writeln!(text, "link add name {name} type dummy")),
+            Role::Uplink | Role::Loopback => {}
+        }
+        if let Some(mac) = &device.mac {
+            let _ = writeln!(text, "link set dev {name} address {mac}");
+        }
+        for net in &device.addresses {
+            address(&mut text, *net, name);
+        }
+        let _ = writeln!(text, "link set dev {name} up");
+    }
+    if let Some(bridge) = network.with(Role::Pods).next() {
+        for port in [PODS_PORT, CLIENT_PORT] {
+            let _ = writeln!(text, "link set dev {port} master {} up", bridge.name);
+        }
+    }
+    for route in &network.routes {
+        let _ = write!(text, "route replace {}", route.destination);
+        if let Some(gateway) = route.gateway {
+            let beside = network
+                .devices
+                .iter()
+                .any(|d| d.name == route.device && d.addresses.iter().any(|net| net.contains(&gateway)));
+            let _ = write!(text, " via {gateway}{}", if beside { "" } else { " onlink" });
+        }
+        let _ = writeln!(text, " dev {}", route.device);
+    }
+    text
+}
+
+fn address(text: &mut String, net: IpNet, device: &str) {
+    let nodad = if net.addr().is_ipv6() { " nodad" } else { "" };
+    let _ = writeln!(text, "addr add {net} dev {device}{nodad}");
+}
+
+/// The gateway, the other nodes and all their pods.
+fn outside(spec: &Spec) -> String {
+    let network = &spec.network;
+    let mut text = "link set lo up\n".to_owned();
+    let gateways = network.gateways();
+    let mut own: BTreeSet<IpAddr> = BTreeSet::new();
+    for (i, device) in network.with(Role::Uplink).enumerate() {
+        let name = format!("up{i}");
+        for net in gateways.get(device.name.as_str()).into_iter().flatten() {
+            if own.insert(net.addr()) {
+                address(&mut text, *net, &name);
+            }
+        }
+        for ip in &spec.beside {
+            let net = device.addresses.iter().find(|net| net.contains(ip));
+            if let Some(net) = net.and_then(|net| IpNet::new(*ip, net.prefix_len()).ok())
+                && own.insert(*ip)
+            {
+                address(&mut text, net, &name);
+            }
+        }
+        let _ = writeln!(text, "link set dev {name} up");
+    }
+    for ip in spec.addresses(Home::Outside) {
+        if own.insert(ip) {
+            endpoint(&mut text, ip, "lo");
+        }
+    }
+    let node_address = |family: Family| {
+        let uplink = network.with(Role::Uplink).flat_map(|d| &d.addresses).map(IpNet::addr);
+        uplink.into_iter().find(|ip| Family::of(*ip) == family)
+    };
+    let subnets = network.pod_subnets().into_iter().map(|net| net.trunc());
+    for destination in subnets.chain(spec.via_node.iter().copied().map(IpNet::from)) {
+        if let Some(node) = node_address(Family::of(destination.addr())) {
+            let _ = writeln!(text, "route replace {destination} via {node}");
+        }
+    }
+    text
+}
+
+/// An address to listen on. For IPv4 a local route does (hundreds of addresses on one interface make a list that the
+/// kernel walks); IPv6 wants the address itself.
+fn endpoint(text: &mut String, ip: IpAddr, device: &str) {
+    match ip {
+        IpAddr::V4(ip) => drop(writeln!(text, "route replace local {ip}/32 dev lo")),
+        IpAddr::V6(_) => address(text, IpNet::from(ip), device),
+    }
+}
+
+/// A namespace with pods of the node: whatever they send goes to the node first, as with most network plug-ins, also
+/// between two pods of the node.
+fn pods(network: &Network, addresses: &[IpAddr], many: bool) -> String {
+    let mut text = "link set lo up\nlink set dev eth0 up\n".to_owned();
+    for ip in addresses {
+        if many {
+            endpoint(&mut text, *ip, "eth0");
+        } else {
+            address(&mut text, IpNet::from(*ip), "eth0");
+        }
+    }
+    let mut done = BTreeSet::new();
+    for gateway in network.pod_subnets().iter().map(IpNet::addr) {
+        if !done.insert(gateway.is_ipv4()) {
+            continue;
+        }
+        let any: IpAddr = if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let _ = writeln!(text, "route replace {} dev eth0", IpNet::from(gateway));
+        let _ = writeln!(text, "route replace {any}/0 via {gateway} dev eth0");
+    }
+    text
+}
