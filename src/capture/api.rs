@@ -109,7 +109,7 @@ enum Credentials {
 
 impl Credentials {
     fn find(kubeconfig: Option<&Path>, context: Option<&str>) -> Option<Self> {
-        if let Some(given) = kubeconfig {
+        if let Some(given) = kubeconfig.filter(|path| !path.as_os_str().is_empty()) {
             let files = std::env::split_paths(given).filter(|p| !p.as_os_str().is_empty()).collect();
             return Some(Self::Files(files));
         }

@@ -135,6 +135,24 @@ mod tests {
         assert_eq!(parse(b"HTTP/1.0 200 OK\r\n\r\nall").expect("parses").body, b"all");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(body: Vec<u8>, chunked: bool) {
+            let head: &[u8] = if chunked { b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" } else { b"" };
+            let _ = parse(&[head, &body].concat());
+        }
+
+        #[test]
+        fn chunks_are_joined(chunks: Vec<Vec<u8>>) {
+            let mut raw = b"HTTP/1.1 200 OK\r\ntransfer-encoding:chunked\r\n\r\n".to_vec();
+            for chunk in chunks.iter().filter(|c| !c.is_empty()) {
+                raw.extend(format!("{:X}\r\n", chunk.len()).bytes().chain(chunk.iter().copied()).chain(*b"\r\n"));
+            }
+            raw.extend(b"0\r\n\r\n");
+            proptest::prop_assert_eq!(parse(&raw).expect("parses").body, chunks.concat());
+        }
+    }
+
     #[test]
     fn what_is_not_an_answer_is_an_error() {
         for raw in [

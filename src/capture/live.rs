@@ -168,18 +168,17 @@ fn save(family: Family, variant: Variant) -> Result<Captured, CaptureError> {
     let first = save_program(family, variant);
     let plain = if family == Family::V4 { "iptables-save" } else { "ip6tables-save" };
     let multi = if variant == Variant::Legacy { "xtables-legacy-multi" } else { "xtables-nft-multi" };
-    let mut missing = None;
     for (program, args) in [(first, vec!["-c"]), (multi, vec![plain, "-c"]), (plain, vec!["-c"])] {
         if program == plain && plain_variant(plain) != Some(variant) {
             continue;
         }
         match command::output(program, &args, None) {
             Ok(bytes) => return Ok(Captured::Present { bytes, place: format!("{program} {}", args.join(" ")) }),
-            Err(e @ CommandError::NotInstalled { .. }) => missing = missing.or(Some(e)),
+            Err(CommandError::NotInstalled { .. }) => {}
             Err(source) => return Err(CaptureError::Command { item, source }),
         }
     }
-    Ok(missing.as_ref().map_or_else(|| Captured::Absent { reason: String::new() }, not_installed))
+    Ok(not_installed(&CommandError::NotInstalled { program: first.to_owned() }))
 }
 
 /// The variant that goes by the plain name here. Before 1.8 there was but one, and it did not say.

@@ -171,12 +171,15 @@ impl Read {
     }
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. Some libraries repeat a cause in the error itself.
 fn with_causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        line = format!("{line}: {error}");
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
         cause = error.source();
     }
     line
@@ -200,13 +203,13 @@ impl Sink {
         let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut temporary = tempfile::Builder::new();
         let prefix = format!(".{name}.");
-        temporary.prefix(&prefix).permissions(Permissions::from_mode(0o700));
+        temporary.prefix(&prefix);
         let at_parent = |e: io::Error| failed(io::Error::new(e.kind(), format!("{}: {e}", parent.display())));
         if let Some(stem) = name.strip_suffix(ARCHIVE).filter(|stem| !stem.is_empty()) {
             if target.symlink_metadata().is_ok() {
                 return Err(SnapshotError::Exists { path: path() });
             }
-            let file = temporary.tempfile_in(parent).map_err(at_parent)?;
+            let file = temporary.permissions(Permissions::from_mode(0o600)).tempfile_in(parent).map_err(at_parent)?;
             let encoder = zstd::Encoder::new(file, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(failed)?;
             return Ok(Self::Archive { work: tar::Builder::new(encoder), top: stem.to_owned(), target: path() });
         }
@@ -223,7 +226,8 @@ impl Sink {
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => return Err(SnapshotError::Exists { path: path() }),
             Err(e) => return Err(failed(e)),
         }
-        Ok(Self::Folder { work: temporary.tempdir_in(parent).map_err(at_parent)?, target: path() })
+        let work = temporary.permissions(Permissions::from_mode(0o700)).tempdir_in(parent).map_err(at_parent)?;
+        Ok(Self::Folder { work, target: path() })
     }
 
     /// Writes one file and gives its name in the snapshot.
