@@ -102,51 +102,47 @@ pub fn diff(a: &ServiceTable, b: &ServiceTable) -> Vec<Difference> {
     health_checks(a, b, &mut out);
     let keys: BTreeSet<_> = a.frontends().iter().chain(b.frontends()).map(|f| f.key).collect();
     for key in keys {
-        pair_up(a.get(&key), b.get(&key), |pair| match pair {
-            (Some(fa), Some(fb)) => {
-                let fields = compare(fa, fb, a, b);
-                if !fields.is_empty() {
-                    out.push(Difference::Frontend {
-                        side: Side::of(fa, Some(fb)),
-                        from_b: fb.origin.to_string(),
-                        fields,
-                    });
-                }
+        let Pairs { both, only_a, only_b } =
+            Pairs::of(a.get(&key), b.get(&key), |fa, fb| compare(fa, fb, a, b).is_empty());
+        for (fa, fb) in both {
+            let fields = compare(fa, fb, a, b);
+            if !fields.is_empty() {
+                let from_b = fb.origin.to_string();
+                out.push(Difference::Frontend { side: Side::of(fa, Some(fb)), from_b, fields });
             }
-            (Some(fa), None) => out.push(Difference::OnlyInA(Side::of(fa, None))),
-            (None, Some(fb)) => out.push(Difference::OnlyInB(Side::of(fb, None))),
-            (None, None) => {}
-        });
+        }
+        out.extend(only_a.into_iter().map(|f| Difference::OnlyInA(Side::of(f, None))));
+        out.extend(only_b.into_iter().map(|f| Difference::OnlyInB(Side::of(f, None))));
     }
     out
 }
 
-/// Pairs frontends of one key: by Service where both sides know it, then in order.
-fn pair_up<'f>(
-    a: &'f [Frontend],
-    b: &'f [Frontend],
-    mut visit: impl FnMut((Option<&'f Frontend>, Option<&'f Frontend>)),
-) {
-    let mut rest_b: Vec<&Frontend> = b.iter().collect();
-    let mut rest_a = Vec::new();
-    for fa in a {
-        let same = |fb: &&Frontend| {
-            fb.service == fa.service && (fb.port_name.as_deref().unwrap_or("") == fa.port_name.as_deref().unwrap_or(""))
-        };
-        match rest_b.iter().position(same) {
-            Some(i) => visit((Some(fa), Some(rest_b.remove(i)))),
-            None => rest_a.push(fa),
-        }
+/// Frontends of one key, each with its counterpart on the other side.
+struct Pairs<'f> {
+    both: Vec<(&'f Frontend, &'f Frontend)>,
+    only_a: Vec<&'f Frontend>,
+    only_b: Vec<&'f Frontend>,
+}
+
+impl<'f> Pairs<'f> {
+    /// Pairs by Service port, then by Service, then where one side does not know the Service, then those whose packets
+    /// are treated alike under different names.
+    fn of(a: &'f [Frontend], b: &'f [Frontend], alike: impl Fn(&Frontend, &Frontend) -> bool) -> Self {
+        let mut pairs = Self { both: Vec::new(), only_a: a.iter().collect(), only_b: b.iter().collect() };
+        pairs.take(|fa, fb| fa.service == fb.service && fa.port_name == fb.port_name);
+        pairs.take(|fa, fb| fa.service == fb.service);
+        pairs.take(|fa, fb| fa.service.is_none() || fb.service.is_none());
+        pairs.take(alike);
+        pairs
     }
-    for fa in rest_a {
-        let unnamed = |fb: &&Frontend| fb.service.is_none() || fa.service.is_none();
-        match rest_b.iter().position(unnamed) {
-            Some(i) => visit((Some(fa), Some(rest_b.remove(i)))),
-            None => visit((Some(fa), None)),
+
+    fn take(&mut self, belong: impl Fn(&Frontend, &Frontend) -> bool) {
+        for fa in std::mem::take(&mut self.only_a) {
+            match self.only_b.iter().position(|fb| belong(fa, fb)) {
+                Some(i) => self.both.push((fa, self.only_b.remove(i))),
+                None => self.only_a.push(fa),
+            }
         }
-    }
-    for fb in rest_b {
-        visit((None, Some(fb)));
     }
 }
 

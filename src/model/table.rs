@@ -81,6 +81,16 @@ pub struct Conflict<'a> {
     pub frontends: Vec<&'a Frontend>,
 }
 
+impl fmt::Display for Conflict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, frontend) in self.frontends.iter().enumerate() {
+            let lead = if i == 0 { format!("{}: ", frontend.key) } else { ", ".to_owned() };
+            write!(f, "{lead}{} ({})", frontend.display_name(), frontend.key.exposure)?;
+        }
+        Ok(())
+    }
+}
+
 /// What a node does with the packets of Services.
 #[derive(Clone, Debug, Default)]
 pub struct ServiceTable {
