@@ -1,1 +1,5 @@
-//! Tests of kube.
+//! The API side: objects and configuration → table, held against what real kube-proxies programmed and who answered.
+
+mod config;
+mod objects;
+mod worlds;

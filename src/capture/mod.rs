@@ -78,6 +78,7 @@ pub struct NodeOptions {
 pub struct Node {
     source: Source,
     objects: Option<Objects>,
+    given_name: Option<String>,
     name: OnceLock<String>,
 }
 
@@ -96,11 +97,9 @@ impl Node {
             None => Source::Live(Live::new(options)),
         };
         let objects = options.services_from.as_deref().map(Objects::open).transpose()?;
-        let name = OnceLock::new();
-        if let Some(given) = &options.node_name {
-            name.get_or_init(|| given.to_lowercase());
-        }
-        Ok(Self { source, objects, name })
+        let given_name = options.node_name.as_ref().map(|name| name.to_lowercase());
+        let name = given_name.clone().map_or_else(OnceLock::new, OnceLock::from);
+        Ok(Self { source, objects, given_name, name })
     }
 
     /// Reads one kind of raw state: afresh each time on the live node.
@@ -135,6 +134,11 @@ impl Node {
             Source::Live(live) => live.label(),
             Source::Recorded(recorded) => recorded.path().display().to_string(),
         }
+    }
+
+    /// Name of the Node object as the options give it, in lower case.
+    pub fn given_name(&self) -> Option<&str> {
+        self.given_name.as_deref()
     }
 
     /// Name of the Node object: as given, else as the snapshot or the running kube-proxy knows it, else the host name;

@@ -100,10 +100,10 @@ pub fn diff(a: &ServiceTable, b: &ServiceTable) -> Vec<Difference> {
         node_facts(family, a, b, &mut out);
     }
     health_checks(a, b, &mut out);
-    let keys: BTreeSet<_> = a.frontends().iter().chain(b.frontends()).map(|f| f.key).collect();
-    for key in keys {
+    let addresses: BTreeSet<_> = a.frontends().iter().chain(b.frontends()).map(|f| f.key.address()).collect();
+    for address in addresses {
         let Pairs { both, only_a, only_b } =
-            Pairs::of(a.get(&key), b.get(&key), |fa, fb| compare(fa, fb, a, b).is_empty());
+            Pairs::of(a.at(address), b.at(address), |fa, fb| compare(fa, fb, a, b).is_empty());
         for (fa, fb) in both {
             let fields = compare(fa, fb, a, b);
             if !fields.is_empty() {
@@ -117,7 +117,8 @@ pub fn diff(a: &ServiceTable, b: &ServiceTable) -> Vec<Difference> {
     out
 }
 
-/// Frontends of one key, each with its counterpart on the other side.
+/// Frontends of one address, port and protocol, each with its counterpart on the other side. How a Service is exposed
+/// there decides only who goes with whom first: rules that refuse do not tell an external IP from a load balancer's.
 struct Pairs<'f> {
     both: Vec<(&'f Frontend, &'f Frontend)>,
     only_a: Vec<&'f Frontend>,
@@ -125,11 +126,12 @@ struct Pairs<'f> {
 }
 
 impl<'f> Pairs<'f> {
-    /// Pairs by Service port, then by Service, then where one side does not know the Service, then those whose packets
+    /// Pairs by Service port and exposure, then by Service, then where one side does not know the Service, then those whose packets
     /// are treated alike under different names.
     fn of(a: &'f [Frontend], b: &'f [Frontend], alike: impl Fn(&Frontend, &Frontend) -> bool) -> Self {
         let mut pairs = Self { both: Vec::new(), only_a: a.iter().collect(), only_b: b.iter().collect() };
-        pairs.take(|fa, fb| fa.service == fb.service && fa.port_name == fb.port_name);
+        pairs.take(|fa, fb| fa.key == fb.key && fa.service == fb.service && fa.port_name == fb.port_name);
+        pairs.take(|fa, fb| fa.key == fb.key && fa.service == fb.service);
         pairs.take(|fa, fb| fa.service == fb.service);
         pairs.take(|fa, fb| fa.service.is_none() || fb.service.is_none());
         pairs.take(alike);

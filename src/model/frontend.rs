@@ -163,6 +163,13 @@ pub struct FrontendKey {
     pub exposure: Exposure,
 }
 
+impl FrontendKey {
+    /// What a packet shows of it.
+    pub const fn address(&self) -> (IpAddr, u16, Protocol) {
+        (self.ip, self.port, self.protocol)
+    }
+}
+
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", SocketAddr::new(self.ip, self.port), self.protocol)

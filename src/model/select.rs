@@ -79,9 +79,14 @@ pub enum NodeIpRule {
 /// What differs between versions of kube-proxy in reading the same objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Semantics {
+    /// Whether both ignore labels hide Services and EndpointSlices alike. From 1.36 `service-proxy-name` hides Services
+    /// only and `headless` EndpointSlices only (kubernetes/kubernetes#126769).
+    pub labels_hide_both_kinds: bool,
     /// Whether the Cluster and the Local list are computed apart (1.24 and later). Before, `internalTrafficPolicy: Local`
     /// narrowed the one list there was, for outside traffic too, unless `externalTrafficPolicy` was Local as well.
     pub separate_lists: bool,
+    /// Whether pods keep their address on the way to an external IP under the Cluster policy (up to 1.23).
+    pub external_ips_keep_pods: bool,
     /// Whether serving, terminating endpoints are used when none is ready (ProxyTerminatingEndpoints: beta in 1.26).
     pub terminating_fallback: bool,
     /// When zone hints are followed (TopologyAwareHints: on by default from 1.24).
@@ -92,8 +97,6 @@ pub struct Semantics {
     pub lb_ip_mode: bool,
     /// Whether `externalTrafficPolicy` counts for type ClusterIP with externalIPs too.
     pub external_policy_of_external_ips: bool,
-    /// Whether NodePorts stay off the loopback address: always for IPv6, by `localhostNodePorts` for IPv4 (1.26 and later).
-    pub guards_loopback: bool,
     /// Which address is the node's own.
     pub node_ip: NodeIpRule,
 }
@@ -116,13 +119,14 @@ impl Semantics {
             HintRule::AnnotationAuto
         };
         Self {
+            labels_hide_both_kinds: !since(36),
             separate_lists: since(24),
+            external_ips_keep_pods: !since(24),
             terminating_fallback: gate("ProxyTerminatingEndpoints", 22, 26, 28),
             zone_hints,
             node_hints: gate("PreferSameTrafficDistribution", 33, 34, 35),
             lb_ip_mode: gate("LoadBalancerIPMode", 29, 30, 32),
             external_policy_of_external_ips: since(24),
-            guards_loopback: since(26),
             node_ip: match version.minor {
                 0..28 => NodeIpRule::BindAddress,
                 28 => NodeIpRule::PrimaryFamily,

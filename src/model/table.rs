@@ -130,17 +130,19 @@ impl ServiceTable {
         &self.frontends[start..end]
     }
 
+    /// The frontends with this address, port and protocol, however exposed.
+    pub fn at(&self, address: (IpAddr, u16, Protocol)) -> &[Frontend] {
+        let start = self.frontends.partition_point(|f| f.key.address() < address);
+        let end = start + self.frontends[start..].partition_point(|f| f.key.address() == address);
+        &self.frontends[start..end]
+    }
+
     /// Groups of frontends of different Service ports, or of different exposures, on one address, port and protocol.
     pub fn conflicts(&self) -> Vec<Conflict<'_>> {
-        let mut by_address: BTreeMap<(IpAddr, u16, Protocol), Vec<&Frontend>> = BTreeMap::new();
-        for frontend in &self.frontends {
-            let key = frontend.key;
-            by_address.entry((key.ip, key.port, key.protocol)).or_default().push(frontend);
-        }
-        by_address
-            .into_values()
+        self.frontends
+            .chunk_by(|a, b| a.key.address() == b.key.address())
             .filter(|group| group.windows(2).any(|w| w[0].service != w[1].service || w[0].key != w[1].key))
-            .map(|frontends| Conflict { frontends })
+            .map(|group| Conflict { frontends: group.iter().collect() })
             .collect()
     }
 

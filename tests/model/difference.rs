@@ -167,6 +167,17 @@ fn frontends_on_one_address_are_paired_by_service() {
 }
 
 #[test]
+fn how_an_address_is_exposed_is_not_what_packets_meet() {
+    let refused = |exposure| {
+        let mut f = load_balancer_local();
+        f.key.exposure = exposure;
+        (f.cluster, f.local, f.no_backends) = (Vec::new(), Vec::new(), Some(NoBackends::Reject));
+        table(vec![f])
+    };
+    assert!(diff(&refused(Exposure::LoadBalancer), &refused(Exposure::ExternalIp)).is_empty());
+}
+
+#[test]
 fn frontends_of_different_services_are_no_pair_unless_alike() {
     let mut other = cluster_ip();
     other.service = Some(service("till"));

@@ -10,7 +10,7 @@ use super::objects::names;
 use super::place::Place;
 use super::text::parse_ip;
 use crate::model::select::{Endpoint, Hint};
-use crate::model::{Family, Protocol};
+use crate::model::{Family, Protocol, Semantics};
 
 /// The slices kube-proxy looks at, by Service and family.
 pub(super) struct SliceIndex<'a> {
@@ -19,7 +19,7 @@ pub(super) struct SliceIndex<'a> {
 
 impl<'a> SliceIndex<'a> {
     /// Leaves out slices with an ignore label, without a Service, and of the address type FQDN.
-    pub(super) fn new(slices: &'a [EndpointSlice]) -> Self {
+    pub(super) fn new(slices: &'a [EndpointSlice], semantics: Semantics) -> Self {
         let mut by_service: HashMap<_, Vec<_>> = HashMap::with_capacity(slices.len());
         for slice in slices {
             let labels = Labels::of(&slice.metadata);
@@ -31,7 +31,7 @@ impl<'a> SliceIndex<'a> {
             let Some(service) = labels.get("kubernetes.io/service-name").filter(|name| !name.is_empty()) else {
                 continue;
             };
-            if labels.ignored() {
+            if labels.hide_slice(semantics) {
                 continue;
             }
             by_service.entry((names(&slice.metadata).0, service, family)).or_default().push(slice);

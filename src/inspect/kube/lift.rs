@@ -15,7 +15,8 @@ use super::place::Place;
 use super::text::{parse_ip, parse_net};
 use crate::model::select::{PortPolicy, Selection, select};
 use crate::model::{
-    Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol, ServiceName, ServiceTable,
+    Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol, Semantics, ServiceName,
+    ServiceTable,
 };
 
 /// A field of an object that has a value the API server would not have let in.
@@ -47,6 +48,9 @@ impl FieldFault {
     }
 }
 
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+const HEADLESS: &str = "service.kubernetes.io/headless";
+
 /// Labels of an object.
 pub(super) struct Labels<'a>(Option<&'a BTreeMap<String, String>>);
 
@@ -59,16 +63,20 @@ impl<'a> Labels<'a> {
         self.0.and_then(|labels| labels.get(key)).map(String::as_str)
     }
 
-    /// Whether kube-proxy never sees an object with these labels, whatever their values.
-    pub(super) fn ignored(&self) -> bool {
-        self.get("service.kubernetes.io/service-proxy-name").is_some()
-            || self.get("service.kubernetes.io/headless").is_some()
+    /// Whether kube-proxy never sees a Service with these labels, whatever their values.
+    fn hide_service(&self, semantics: Semantics) -> bool {
+        self.get(PROXY_NAME).is_some() || (semantics.labels_hide_both_kinds && self.get(HEADLESS).is_some())
+    }
+
+    /// Whether kube-proxy never sees an EndpointSlice with these labels, whatever their values.
+    pub(super) fn hide_slice(&self, semantics: Semantics) -> bool {
+        self.get(HEADLESS).is_some() || (semantics.labels_hide_both_kinds && self.get(PROXY_NAME).is_some())
     }
 }
 
 /// Builds the table of the node that `place` describes.
 pub fn lift(objects: &Objects, place: &Place, notices: &mut Vec<Notice>) -> Result<ServiceTable, FieldFault> {
-    let slices = SliceIndex::new(&objects.slices);
+    let slices = SliceIndex::new(&objects.slices, place.semantics);
     let mut frontends = Vec::with_capacity(objects.services.len() + objects.services.len() / 4);
     let mut health_checks: BTreeMap<u16, BTreeSet<ServiceName>> = BTreeMap::new();
     for service in &objects.services {
@@ -120,7 +128,7 @@ impl<'a> Proxied<'a> {
         let Some(spec) = &service.spec else { return Ok(None) };
         let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
         let headless = matches!(spec.cluster_ip.as_deref(), None | Some("" | "None"));
-        if headless || kind == "ExternalName" || Labels::of(&service.metadata).ignored() {
+        if headless || kind == "ExternalName" || Labels::of(&service.metadata).hide_service(place.semantics) {
             return Ok(None);
         }
         let address = |field: String, text: &str| match parse_ip(text) {
@@ -332,15 +340,6 @@ impl Build<'_> {
         let own = if exposure.is_external() { external } else { internal };
         // Outside traffic to a Local frontend uses the Local list, the node's own and its pods' the Cluster list.
         let uses_cluster = own == Policy::Cluster || exposure.is_external();
-        let masquerade = if exposure.is_external() {
-            if external == Policy::Cluster { Masquerade::Always } else { Masquerade::Never }
-        } else if self.place.masquerade_all {
-            Masquerade::Always
-        } else if self.place.facts.of(self.family).detector == Detector::None {
-            Masquerade::Never
-        } else {
-            Masquerade::OffCluster
-        };
         let index = self.port.index;
         let field = match address_field {
             "" => format!("spec.ports[{index}].nodePort"),
@@ -356,9 +355,22 @@ impl Build<'_> {
             external_policy: external,
             affinity: self.proxied.affinity,
             sources: Vec::new(),
-            masquerade,
+            masquerade: self.masquerade(exposure),
             no_backends: self.chosen.no_backends(own),
             origin: Origin::Object { kind: "Service", name: self.proxied.name.clone(), field: field.into() },
+        }
+    }
+
+    fn masquerade(&self, exposure: Exposure) -> Masquerade {
+        let Place { masquerade_all, semantics, .. } = *self.place;
+        let blind = self.place.facts.of(self.family).detector == Detector::None;
+        match (exposure, self.chosen.external) {
+            (Exposure::ClusterIp, _) if masquerade_all => Masquerade::Always,
+            (Exposure::ClusterIp, _) if blind => Masquerade::Never,
+            (Exposure::ClusterIp, _) => Masquerade::OffCluster,
+            (_, Policy::Local) => Masquerade::Never,
+            (Exposure::ExternalIp, _) if semantics.external_ips_keep_pods && !blind => Masquerade::OffCluster,
+            (_, Policy::Cluster) => Masquerade::Always,
         }
     }
 }

@@ -23,6 +23,7 @@ pub use notice::{NameGuess, Notice};
 pub use objects::{Listed, ObjectRef, Objects, ObjectsError};
 pub use place::{PerFamily, Place};
 
+use crate::capture::{CaptureError, Captured, Item, Node};
 use crate::error::Hinted;
 use crate::model::{KubeVersion, Semantics, ServiceTable};
 
@@ -59,6 +60,9 @@ pub struct Raw<'a> {
 /// Why there is no table.
 #[derive(Debug, thiserror::Error)]
 pub enum KubeError {
+    /// Something on the node could not be read.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// A document of objects cannot be used.
     #[error("cannot read API objects")]
     Objects(#[from] ObjectsError),
@@ -98,6 +102,7 @@ impl Hinted for KubeError {
         const LIST: &str =
             "kubectl get svc,endpointslices,nodes -A -o json > objects.json, then --services-from objects.json";
         match self {
+            Self::Capture(source) => source.hints(),
             Self::Absent { .. } | Self::Objects(ObjectsError::Kind { .. } | ObjectsError::Refused { .. }) => {
                 vec![LIST.to_owned()]
             }
@@ -107,6 +112,59 @@ impl Hinted for KubeError {
             _ => Vec::new(),
         }
     }
+}
+
+/// Reads the API side of a node.
+pub fn read_node(node: &Node) -> Result<KubeState, KubeError> {
+    read_node_with(node, &ProxyOptions::default())
+}
+
+/// Reads the API side of a node; `options` fill in what kube-proxy itself does not tell.
+pub fn read_node_with(node: &Node, options: &ProxyOptions) -> Result<KubeState, KubeError> {
+    let mut objects: Vec<(Vec<u8>, String)> = Vec::new();
+    for (item, kind) in [(Item::Services, "Services"), (Item::EndpointSlices, "EndpointSlices"), (Item::Nodes, "Nodes")]
+    {
+        match node.read(item)? {
+            // One mixed list stands for all three.
+            Captured::Present { place, .. } if objects.iter().any(|(_, known)| *known == place) => {}
+            Captured::Present { bytes, place } => objects.push((bytes, place)),
+            Captured::Absent { .. } if item == Item::Nodes => {}
+            Captured::Absent { reason } => return Err(KubeError::Absent { kind, reason }),
+        }
+    }
+    let captured = |item| match node.read(item)? {
+        Captured::Present { bytes, place } => Ok::<_, CaptureError>(Some((bytes, place))),
+        Captured::Absent { .. } => Ok(None),
+    };
+    let proxy_mode = captured(Item::ProxyMode)?;
+    let configz = captured(Item::Configz)?;
+    let metrics = captured(Item::Metrics)?;
+    let log = captured(Item::ProxyLog)?;
+    let config_map = captured(Item::ProxyConfigMap)?;
+    let addresses = captured(Item::Addresses)?;
+    // Without its own record a snapshot does not know the host it was taken on.
+    let host_name = match node.recorded() {
+        None => Some(node.node_name()),
+        Some(recorded) => recorded.manifest().map(|manifest| manifest.node.as_str()),
+    };
+    read(&Raw {
+        objects: objects.iter().map(text).collect(),
+        config: ConfigSources {
+            proxy_mode: proxy_mode.as_ref().map(text),
+            configz: configz.as_ref().map(text),
+            metrics: metrics.as_ref().map(text),
+            log: log.as_ref().map(text),
+            config_map: config_map.as_ref().map(text),
+            options: Some(options),
+        },
+        addresses: addresses.as_ref().map(text),
+        node_name: node.given_name(),
+        host_name,
+    })
+}
+
+fn text((bytes, place): &(Vec<u8>, String)) -> Text<'_> {
+    Text { bytes, place }
 }
 
 /// Makes the table of one node from captured bytes.

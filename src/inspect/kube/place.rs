@@ -85,7 +85,7 @@ impl Place {
         });
         let facts = PerFamily::new(|family| NodeFacts {
             detector: detector(family, node, config, notices),
-            node_ports: node_port_scope(family, config, local, *node_ip.of(family), semantics),
+            node_ports: node_port_scope(family, config, local, *node_ip.of(family)),
         });
         Self { name, zone, node_ip, facts, masquerade_all: config.masquerade_all.value, semantics }
     }
@@ -153,13 +153,10 @@ fn node_port_scope(
     config: &ProxyConfig,
     local: Option<&BTreeSet<IpAddr>>,
     node_ip: IpAddr,
-    semantics: Semantics,
 ) -> NodePortScope {
-    let loopback = match (semantics.guards_loopback, family) {
-        (false, _) => true,
-        (true, Family::V4) => config.localhost_node_ports.value && config.mode.value == ProxyMode::Iptables,
-        (true, Family::V6) => false,
-    };
+    // The kernel never routes ::1 off the loopback device, so no rule makes IPv6 NodePorts answer there.
+    let loopback =
+        family == Family::V4 && config.localhost_node_ports.value && config.mode.value == ProxyMode::Iptables;
     let listed = &config.node_port_addresses.value;
     if listed.contains(&NodePortAddress::Primary) {
         return NodePortScope::Addresses(BTreeSet::from([node_ip]));
