@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
 use fs_err as fs;
+use tar::{EntryType, PaxExtensions};
 
 use super::error::{CaptureError, Damage};
 use super::store::{FILE_LIMIT, Found};
@@ -18,6 +19,10 @@ const KEPT: u64 = 8 << 20;
 const KEPT_TOTAL: u64 = 256 << 20;
 /// More entries than any snapshot has.
 const ENTRIES: usize = 10_000;
+/// What all entries together may unpack to.
+const TOTAL: u64 = 8 * FILE_LIMIT;
+/// The most that an entry may say about the next one: its long name.
+const EXTENSION: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(super) struct Archive {
@@ -36,7 +41,7 @@ struct Entry {
 impl Archive {
     pub(super) fn open(path: &Path) -> Result<Self, CaptureError> {
         let mut entries = BTreeMap::new();
-        let mut kept = 0;
+        let (mut kept, mut unpacked) = (0, 0);
         walk(path, |name, size, reader| {
             let place = || format!("{}:{name}", path.display());
             if size > FILE_LIMIT {
@@ -54,8 +59,9 @@ impl Archive {
             if entries.insert(name.to_owned(), entry).is_some() {
                 return Err(damaged(place(), Damage::Twice));
             }
-            if entries.len() > ENTRIES {
-                return Err(damaged(path.display().to_string(), Damage::TooLarge { limit: FILE_LIMIT }));
+            unpacked += size;
+            if entries.len() > ENTRIES || unpacked > TOTAL {
+                return Err(damaged(path.display().to_string(), Damage::TooLarge { limit: TOTAL }));
             }
             Ok(true)
         })?;
@@ -101,14 +107,20 @@ fn walk(
     let mut decoder = zstd::Decoder::new(file).map_err(corrupt)?;
     {
         let mut archive = tar::Archive::new(&mut decoder);
-        for entry in archive.entries().map_err(corrupt)? {
+        let mut long_name = None;
+        // Raw: the crate would read a long name into memory whatever its size.
+        for entry in archive.entries().map_err(corrupt)?.raw(true) {
             let mut entry = entry.map_err(corrupt)?;
-            let raw = entry.path_bytes().into_owned();
+            let kind = entry.header().entry_type();
+            if kind.is_gnu_longname() || kind.is_pax_local_extensions() {
+                long_name = name_of_next(kind, &mut entry).map_err(corrupt)?.or(long_name);
+                continue;
+            }
+            let raw = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
             let shown = String::from_utf8_lossy(&raw).escape_debug().to_string();
             let at = |damage| damaged(format!("{}:{shown}", path.display()), damage);
             let name = str::from_utf8(&raw).map_err(|_| at(Damage::NotUtf8))?;
             let name = plain(name).ok_or_else(|| at(Damage::Name))?;
-            let kind = entry.header().entry_type();
             if kind.is_dir() || kind.is_pax_global_extensions() {
                 continue;
             }
@@ -124,6 +136,26 @@ fn walk(
     // The tar format ends before the compressed stream does: read on, so that a cut-off end is noticed.
     io::copy(&mut decoder.take(FILE_LIMIT), &mut io::sink()).map_err(corrupt)?;
     Ok(())
+}
+
+/// The name that an extension gives the next entry: GNU tar's, or the `path` of POSIX.1-2001.
+fn name_of_next(kind: EntryType, entry: &mut dyn Read) -> io::Result<Option<Vec<u8>>> {
+    let mut data = Vec::new();
+    entry.take(EXTENSION + 1).read_to_end(&mut data)?;
+    if data.len() as u64 > EXTENSION {
+        return Err(io::Error::other("a name is too long"));
+    }
+    if kind.is_gnu_longname() {
+        data.truncate(memchr::memchr(0, &data).unwrap_or(data.len()));
+        return Ok(Some(data));
+    }
+    for record in PaxExtensions::new(&data) {
+        let record = record?;
+        if record.key_bytes() == b"path" {
+            return Ok(Some(record.value_bytes().to_vec()));
+        }
+    }
+    Ok(None)
 }
 
 fn read_whole(reader: &mut dyn Read, size: u64) -> io::Result<Vec<u8>> {

@@ -74,6 +74,30 @@ fn huge_entries_are_refused_before_they_are_read() {
 }
 
 #[test]
+fn long_names_are_read_and_bounded() {
+    let folder = scratch();
+    let top = "n".repeat(120);
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["iptables-save.txt", "sysctl.txt"] {
+        let mut header = Header::new_gnu();
+        header.set_size(4);
+        tar.append_data(&mut header, format!("{top}/{name}"), &b"# x\n"[..]).expect("packs");
+    }
+    let node = try_open(&write(folder.path(), &tar.into_inner().expect("packs"))).expect("opens");
+    assert_eq!(super::read(&node, Item::Sysctl), Ok(b"# x\n".to_vec()));
+
+    let endless = vec![b'n'; 1 << 20];
+    let path = archive(folder.path(), &[(b"././@LongLink", EntryType::GNULongName, &endless), RULES]);
+    assert!(matches!(damage(&path).1, Damage::Corrupt { .. }));
+    let path = archive(folder.path(), &[(b"././@LongLink", EntryType::GNULongName, b"../../etc/x\0"), RULES]);
+    assert!(matches!(damage(&path).1, Damage::Name));
+    let path = archive(folder.path(), &[(b"x", EntryType::XHeader, b"19 path=/etc/passwd\n"), RULES]);
+    assert!(matches!(damage(&path).1, Damage::Corrupt { .. }), "the record's length is wrong");
+    let path = archive(folder.path(), &[(b"x", EntryType::XHeader, b"20 path=/etc/passwd\n"), RULES]);
+    assert!(matches!(damage(&path).1, Damage::Name));
+}
+
+#[test]
 fn an_archive_cut_anywhere_is_an_error() {
     let folder = scratch();
     // Text that hardly compresses, so that the cuts fall into every part.

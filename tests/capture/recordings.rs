@@ -144,7 +144,15 @@ fn other_tools_read_our_archives_and_we_theirs() {
     assert!(listing(&unpacked).contains(&"iptables-save.txt".to_owned()));
     let theirs = scratch.path().join("theirs.tar.zst");
     let source = root.join("small/iptables-nft/running");
-    tar(&["--zstd", "-cf", theirs.to_str().expect("UTF-8"), "-C", source.to_str().expect("UTF-8"), "."]);
+    tar(&[
+        "--zstd",
+        "--format=posix",
+        "-cf",
+        theirs.to_str().expect("UTF-8"),
+        "-C",
+        source.to_str().expect("UTF-8"),
+        ".",
+    ]);
     let (theirs, ours) = (open(&theirs), open(&archive));
     for item in Item::ALL {
         let [theirs, ours, unpacked] = [&theirs, &ours, &open(&unpacked)].map(|node| read(node, item));
