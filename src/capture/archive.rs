@@ -11,7 +11,7 @@ use fs_err as fs;
 use tar::{EntryType, PaxExtensions};
 
 use super::error::{CaptureError, Damage};
-use super::store::{FILE_LIMIT, Found};
+use super::store::{FILE_LIMIT, Found, START};
 
 /// Files up to this size stay in memory.
 const KEPT: u64 = 8 << 20;
@@ -34,8 +34,15 @@ pub(super) struct Archive {
 #[derive(Debug)]
 struct Entry {
     full_name: String,
-    /// `None`: read again when asked for.
-    bytes: Option<Vec<u8>>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    /// All of it.
+    Kept(Vec<u8>),
+    /// The first bytes; the rest is read again when asked for.
+    Start(Vec<u8>),
 }
 
 impl Archive {
@@ -48,14 +55,15 @@ impl Archive {
                 return Err(damaged(place(), Damage::TooLarge { limit: FILE_LIMIT }));
             }
             let corrupt = |source| damaged(place(), Damage::Corrupt { source });
-            let bytes = if size <= KEPT && kept + size <= KEPT_TOTAL {
+            let content = if size <= KEPT && kept + size <= KEPT_TOTAL {
                 kept += size;
-                Some(read_whole(reader, size).map_err(corrupt)?)
+                Content::Kept(read_whole(reader, size).map_err(corrupt)?)
             } else {
+                let start = read_whole(reader, size.min(START)).map_err(corrupt)?;
                 io::copy(reader, &mut io::sink()).map_err(corrupt)?;
-                None
+                Content::Start(start)
             };
-            let entry = Entry { full_name: name.to_owned(), bytes };
+            let entry = Entry { full_name: name.to_owned(), content };
             if entries.insert(name.to_owned(), entry).is_some() {
                 return Err(damaged(place(), Damage::Twice));
             }
@@ -72,10 +80,16 @@ impl Archive {
         self.entries.keys().map(String::as_str)
     }
 
+    /// The first bytes of a file, as they are stored.
+    pub(super) fn start(&self, name: &str) -> Option<&[u8]> {
+        let (Content::Kept(bytes) | Content::Start(bytes)) = &self.entries.get(name)?.content;
+        Some(&bytes[..bytes.len().min(START as usize)])
+    }
+
     pub(super) fn read(&self, name: &str) -> Result<Option<Found>, CaptureError> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let place = format!("{}:{}", self.path.display(), entry.full_name);
-        if let Some(bytes) = &entry.bytes {
+        if let Content::Kept(bytes) = &entry.content {
             return Ok(Some(Found { bytes: bytes.clone(), place }));
         }
         let mut found = None;

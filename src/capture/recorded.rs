@@ -87,8 +87,7 @@ impl Recorded {
 
     /// `kube-proxy.log` as `kube-proxy-iptables-nft.log`.
     fn first_with_variant(&self, names: &[&str]) -> Result<Option<Found>, CaptureError> {
-        let rules = self.store.read(plain_save_file(Family::V4))?;
-        let Some(variant) = rules.and_then(|f| Variant::by_heading(&f.bytes)) else { return Ok(None) };
+        let Some(variant) = self.heading(Family::V4)? else { return Ok(None) };
         for name in names {
             let Some((stem, extension)) = name.rsplit_once('.') else { continue };
             if let Some(found) = self.store.read(&format!("{stem}-iptables-{variant}.{extension}"))? {
@@ -99,25 +98,29 @@ impl Recorded {
     }
 
     fn rules(&self, family: Family, variant: Variant) -> Result<Option<Found>, CaptureError> {
-        let plain = self.store.read(plain_save_file(family))?;
-        let heading = plain.as_ref().and_then(|f| Variant::by_heading(&f.bytes));
-        let of_plain = heading.map_or_else(|| self.unlabelled_variant(family), Ok)?;
-        if of_plain == variant && plain.is_some() {
-            return Ok(plain);
+        if self.plain_variant(family)? == variant
+            && let Some(found) = self.store.read(plain_save_file(family))?
+        {
+            return Ok(Some(found));
         }
         self.first(Item::IptablesSave(family, variant).files())
     }
 
-    /// The variant whose rules have the plain name where they have no heading, as when there are none: the one of the
-    /// other family's heading, the one whose long name is not taken, else nft.
-    fn unlabelled_variant(&self, family: Family) -> Result<Variant, CaptureError> {
+    /// The variant whose rules have the plain name: that of the heading; of the other family's heading, where this family
+    /// has no rules; the one whose long name is not taken; else nft.
+    fn plain_variant(&self, family: Family) -> Result<Variant, CaptureError> {
         let other = if family == Family::V4 { Family::V6 } else { Family::V4 };
-        let found = self.store.read(plain_save_file(other))?;
-        if let Some(variant) = found.and_then(|f| Variant::by_heading(&f.bytes)) {
-            return Ok(variant);
+        for family in [family, other] {
+            if let Some(variant) = self.heading(family)? {
+                return Ok(variant);
+            }
         }
         let nft_is_elsewhere = self.first(Item::IptablesSave(family, Variant::Nft).files())?.is_some();
         Ok(if nft_is_elsewhere { Variant::Legacy } else { Variant::Nft })
+    }
+
+    fn heading(&self, family: Family) -> Result<Option<Variant>, CaptureError> {
+        Ok(self.store.start(plain_save_file(family))?.and_then(|start| Variant::by_heading(&start)))
     }
 
     fn objects(&self, item: Item, kind: &str) -> Result<Captured, CaptureError> {

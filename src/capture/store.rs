@@ -17,6 +17,9 @@ pub(super) const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// about 100 MB.
 pub(super) const FILE_LIMIT: u64 = 1 << 30;
 
+/// How much of a file is read to see what it is.
+pub(super) const START: u64 = 4096;
+
 /// A snapshot's files.
 #[derive(Debug)]
 pub(super) enum Store {
@@ -55,6 +58,29 @@ impl Store {
         if archive.names().any(is_known) { Ok(Self::Archive(archive)) } else { Err(not(NotASnapshot::NoKnownEntry)) }
     }
 
+    /// The first bytes of the file `name`, or of `name.gz` unpacked; `None` if there is neither.
+    pub(super) fn start(&self, name: &str) -> Result<Option<Vec<u8>>, CaptureError> {
+        for (name, packed) in [(name.to_owned(), false), (format!("{name}.gz"), true)] {
+            let bytes = match self {
+                Self::Folder(folder) => {
+                    let path = folder.join(name);
+                    let place = || path.display().to_string();
+                    start_of_file(&path).map_err(|source| CaptureError::Read { place: place(), source })?
+                }
+                Self::Archive(archive) => archive.start(&name).map(<[u8]>::to_vec),
+            };
+            let Some(bytes) = bytes else { continue };
+            if !packed {
+                return Ok(Some(bytes));
+            }
+            let mut unpacked = Vec::new();
+            // It ends early, and that is no matter: damage shows when all of it is read.
+            let _ = MultiGzDecoder::new(bytes.as_slice()).take(START).read_to_end(&mut unpacked);
+            return Ok(Some(unpacked));
+        }
+        Ok(None)
+    }
+
     /// The file `name`, or `name.gz` unpacked; `None` if there is neither.
     pub(super) fn read(&self, name: &str) -> Result<Option<Found>, CaptureError> {
         for (name, packed) in [(name.to_owned(), false), (format!("{name}.gz"), true)] {
@@ -67,6 +93,15 @@ impl Store {
         }
         Ok(None)
     }
+}
+
+fn start_of_file(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(START).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 /// A file's bytes; `None` if there is no such file.

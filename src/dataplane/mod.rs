@@ -1,6 +1,298 @@
 //! kpx's eBPF dataplane: load, attach, fill, switch modes, read back, remove.
+//!
+//! Everything is pinned on a BPF filesystem, so it keeps serving when no kpx runs, and the next kpx takes it up where
+//! the last one left it, also where that one was killed half-way.
 
+mod counters;
+mod error;
+mod foreign;
+mod hooks;
+mod links;
+mod load;
+mod maps;
+mod pins;
+mod reconcile;
 mod served;
 
-pub use kpx_abi::Mode;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, YieldKey, YieldUntil, map_name};
+
+pub use counters::{Counters, ServiceCounters};
+pub use error::DataplaneError;
+pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
+pub use kpx_abi::{Mode, Reason, Stats};
+pub use links::Attachment;
+pub use pins::Paths;
+pub use reconcile::{Changes, Full};
 pub use served::{NotServed, Served, served};
+
+use crate::inspect::bpf::sys;
+use crate::model::{Frontend, FrontendKey, ServiceTable};
+use maps::Maps;
+use pins::Pinned;
+use reconcile::{Image, Planner, Wanted, key_of};
+
+/// How many frontends change at once where the maps have no room for all changes together.
+const CHUNK: usize = 512;
+
+/// How many of each thing the maps of a new dataplane can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Frontends.
+    pub frontends: u32,
+    /// Backends.
+    pub backends: u32,
+    /// Slots: a backend takes one in each list that names it, and a list that changes is written anew before the old
+    /// one is free.
+    pub slots: u32,
+    /// UDP flows of the kernel to stand back from; takes memory only as they come.
+    pub yields: u32,
+}
+
+impl Capacity {
+    /// Room for this table and half as much again, and for a few thousand Services at least.
+    pub fn for_table(table: &ServiceTable) -> Self {
+        let slots = |f: &Frontend| f.own_list().iter().map(|b| usize::from(b.weight)).sum::<usize>();
+        let served = table.frontends().iter().filter(|f| served(f).is_ok());
+        let (frontends, backends, slots) = served.fold((0, 0, 0), |(frontends, backends, sum), f| {
+            (frontends + 1, backends + f.own_list().len(), sum + slots(f))
+        });
+        let roomy = |need: usize, least: u32| u32::try_from(need + need / 2).unwrap_or(u32::MAX / 4).max(least);
+        Self {
+            frontends: roomy(frontends, 4096),
+            backends: roomy(backends, 16_384),
+            slots: roomy(slots, 32_768),
+            yields: 65_536,
+        }
+    }
+
+    /// Entries for the frontends: some more, since a frontend that changes gets another before the old one is free.
+    const fn entries(&self) -> u32 {
+        self.frontends + 2 * CHUNK as u32 + 1
+    }
+}
+
+/// A UDP flow to a frontend that the kernel's conntrack carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelFlow {
+    /// Where the client sends to.
+    pub frontend: SocketAddr,
+    /// The client's port.
+    pub source_port: u16,
+    /// How long conntrack keeps it if nothing more is sent.
+    pub expires_in: Duration,
+}
+
+/// An installed dataplane.
+#[derive(Debug)]
+pub struct Dataplane {
+    paths: Paths,
+    maps: Maps,
+    image: Image,
+    planner: Planner,
+}
+
+/// Monotonic time, as the kernel's programs see it.
+fn now() -> Duration {
+    Duration::from_nanos(sys::monotonic_ns())
+}
+
+impl Dataplane {
+    /// Takes up the dataplane that is pinned there, or loads and pins a new one; attaches nothing.
+    ///
+    /// What an installation that was killed left behind is taken away first. A new dataplane is in mode [`Mode::Off`].
+    pub fn install(paths: &Paths, capacity: &Capacity) -> Result<Self, DataplaneError> {
+        paths.check_bpffs()?;
+        paths.open_cgroup()?;
+        if let Some(found) = Self::adopt(paths)? {
+            return Ok(found);
+        }
+        load::unpin(paths)?;
+        load::load_and_pin(paths, capacity)?;
+        Self::open(paths)
+    }
+
+    /// Takes up the dataplane that is pinned there; `None` if there is none, or only the remains of an installation or
+    /// removal that was killed.
+    pub fn adopt(paths: &Paths) -> Result<Option<Self>, DataplaneError> {
+        match paths.look()? {
+            Pinned::Nothing | Pinned::Remains => Ok(None),
+            Pinned::Damaged(missing) => Err(DataplaneError::Damaged { pins: paths.pins.clone(), missing }),
+            Pinned::Complete => Self::open(paths).map(Some),
+        }
+    }
+
+    /// The same, or an error that says that there is none.
+    pub fn expect(paths: &Paths) -> Result<Self, DataplaneError> {
+        Self::adopt(paths)?.ok_or_else(|| DataplaneError::NotInstalled { pins: paths.pins.clone() })
+    }
+
+    fn open(paths: &Paths) -> Result<Self, DataplaneError> {
+        let maps = Maps::open(&paths.maps())?;
+        let mut config = maps.config()?;
+        if config.layout_version == 0 {
+            config = Config {
+                layout_version: LAYOUT_VERSION,
+                // Before Linux 5.14 the namespace cannot be told; then the rules refuse datagrams.
+                node_netns: sys::netns_cookie().unwrap_or(0),
+                ..config
+            };
+            maps.set_config(&config)?;
+        }
+        if config.layout_version != LAYOUT_VERSION {
+            return Err(DataplaneError::Layout {
+                pins: paths.pins.clone(),
+                found: format!("layout {}", config.layout_version),
+                expected: LAYOUT_VERSION,
+            });
+        }
+        let image = maps.image()?;
+        let planner = Planner::adopt(&image, now());
+        Ok(Self { paths: paths.clone(), maps, image, planner })
+    }
+
+    /// Where it is.
+    pub const fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Makes the maps serve what can be served of this table (see [`Served::of`]), and nothing else.
+    pub fn fill(&mut self, table: &ServiceTable) -> Result<Changes, DataplaneError> {
+        let served = Served::of(table).table;
+        let wanted: BTreeMap<AbiKey, Wanted> =
+            served.frontends().iter().map(|f| (key_of(&f.key), Wanted::of(f))).collect();
+        match self.planner.plan(&self.image, &wanted, now()) {
+            Ok((ops, changes)) => {
+                self.write(&ops)?;
+                Ok(changes)
+            }
+            Err(_) => self.fill_slowly(&wanted),
+        }
+    }
+
+    /// Makes the maps serve these frontends as given and no longer those, leaving all others alone: for one change of an
+    /// endpoint, where looking at the whole table would take longer than the change.
+    ///
+    /// The frontends given must be ones that can be served; others are an error of the caller and are not written.
+    pub fn update(&mut self, changed: &[Frontend], removed: &[FrontendKey]) -> Result<Changes, DataplaneError> {
+        let wanted: BTreeMap<AbiKey, Wanted> =
+            changed.iter().filter(|f| served(f).is_ok()).map(|f| (key_of(&f.key), Wanted::of(f))).collect();
+        let removed: Vec<AbiKey> = removed.iter().map(key_of).collect();
+        self.change(&wanted, &removed)
+    }
+
+    fn change(&mut self, wanted: &BTreeMap<AbiKey, Wanted>, removed: &[AbiKey]) -> Result<Changes, DataplaneError> {
+        loop {
+            match self.planner.change(&self.image, wanted.iter(), removed.iter(), now()) {
+                Ok((ops, changes)) => {
+                    self.write(&ops)?;
+                    return Ok(changes);
+                }
+                Err(full) if full.resting => std::thread::sleep(Duration::from_millis(100)),
+                Err(full) => return Err(full.into()),
+            }
+        }
+    }
+
+    /// The same as [`Self::fill`] in pieces, where there is no room for old and new of everything at once.
+    fn fill_slowly(&mut self, wanted: &BTreeMap<AbiKey, Wanted>) -> Result<Changes, DataplaneError> {
+        let removed: Vec<AbiKey> = self.image.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let mut sum = self.change(&BTreeMap::new(), &removed)?;
+        let mut rest = wanted.iter().peekable();
+        while rest.peek().is_some() {
+            let chunk = rest.by_ref().take(CHUNK).map(|(key, wanted)| (*key, wanted.clone())).collect();
+            sum = sum.plus(&self.change(&chunk, &[])?);
+        }
+        Ok(sum)
+    }
+
+    fn write(&mut self, ops: &[reconcile::Op]) -> Result<(), DataplaneError> {
+        let written = self.maps.apply(ops, &mut self.image);
+        if written.is_err() {
+            // The plan was done in part: what it left is what an adopted dataplane would find.
+            self.image = self.maps.image()?;
+            self.planner = Planner::adopt(&self.image, now());
+        }
+        written
+    }
+
+    /// The table that the maps hold now, as the kernel sees them; names of Services are not in there.
+    ///
+    /// A frontend whose entries contradict each other is left out, so that a comparison with the table filled in shows it.
+    pub fn table(&self) -> Result<ServiceTable, DataplaneError> {
+        Ok(reconcile::table(&self.maps.image()?).0)
+    }
+
+    /// The mode that the programs are in.
+    pub fn mode(&self) -> Result<Mode, DataplaneError> {
+        Ok(Mode::from_number(self.maps.config()?.mode))
+    }
+
+    /// Switches the mode: one byte of one map entry, seen at once by every program that starts from now on.
+    pub fn set_mode(&mut self, mode: Mode) -> Result<(), DataplaneError> {
+        let config = self.maps.config()?;
+        self.maps.set_config(&Config { mode: mode as u32, ..config })
+    }
+
+    /// Sets how long after its last datagram conntrack keeps a UDP flow: the largest of `nf_conntrack_udp_timeout` and
+    /// `nf_conntrack_udp_timeout_stream`. A second is added, for the clocks' sake.
+    pub fn set_yield_time(&mut self, time: Duration) -> Result<(), DataplaneError> {
+        let time = time + Duration::from_secs(1);
+        let yield_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let config = self.maps.config()?;
+        self.maps.set_config(&Config { yield_ns, ..config })
+    }
+
+    /// Stands back from these UDP flows once active: they were translated by the kernel before the programs were
+    /// attached, so no socket remembers them. In shadow mode sockets remember by themselves.
+    pub fn yield_to(&mut self, flows: &[KernelFlow]) -> Result<(), DataplaneError> {
+        let now = now();
+        let entries = flows.iter().map(|flow| {
+            let (addr, port) = reconcile::endpoint(flow.frontend);
+            let until = now + flow.expires_in + Duration::from_secs(1);
+            let key = YieldKey { addr, port, source_port: flow.source_port.to_be() };
+            (key, YieldUntil { until_ns: u64::try_from(until.as_nanos()).unwrap_or(u64::MAX) })
+        });
+        let (keys, values): (Vec<_>, Vec<_>) = entries.unzip();
+        self.maps.yields.put_many(&keys, &values).map_err(maps::failed("write", map_name::YIELD))
+    }
+
+    /// Forgets the flows of [`Self::yield_to`] that the kernel no longer keeps.
+    pub fn forget_yields(&mut self) -> Result<(), DataplaneError> {
+        let flows = self.maps.yields.dump().map_err(maps::failed("read", map_name::YIELD))?;
+        let now = sys::monotonic_ns();
+        for (key, _) in flows.iter().filter(|(_, until)| until.until_ns < now) {
+            self.maps.yields.delete(key).map_err(maps::failed("delete from", map_name::YIELD))?;
+        }
+        Ok(())
+    }
+
+    /// What the programs have counted.
+    pub fn counters(&self) -> Result<Counters, DataplaneError> {
+        counters::read(&self.maps)
+    }
+
+    /// Attaches the programs to the cgroup, what restores addresses first. What is attached stays.
+    pub fn attach(&mut self) -> Result<(), DataplaneError> {
+        links::attach(&self.paths)
+    }
+
+    /// Whether the programs are attached.
+    pub fn attachment(&self) -> Result<Attachment, DataplaneError> {
+        links::attachment(&self.paths)
+    }
+
+    /// Detaches the programs, what translates first. Twice is no error.
+    pub fn detach(&mut self) -> Result<(), DataplaneError> {
+        links::detach(&self.paths)
+    }
+
+    /// Detaches and unpins everything, in whatever state it is. Twice is no error.
+    pub fn remove(paths: &Paths) -> Result<(), DataplaneError> {
+        links::detach(paths)?;
+        load::unpin(paths)
+    }
+}

@@ -3,12 +3,14 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
-use kpx::capture::Item;
+use kpx::capture::{Item, command};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::network::Netns;
-use super::{kpx, open, read, scratch};
+use super::{kpx, listing, open, read, scratch};
 use crate::support::{privileged, recordings};
 
 /// Answers GET requests inside a namespace until the process ends. `answer` gives the whole answer to a path.
@@ -105,6 +107,29 @@ fn a_kube_proxy_that_does_not_answer_is_no_reason_to_hang() {
     let reason = |item| read(&node, item).expect_err("absent");
     assert!(reason(Item::Metrics).contains("not HTTP"), "{}", reason(Item::Metrics));
     assert!(reason(Item::Healthz).starts_with("cannot capture healthz from http://127.0.0.1:10256/healthz"));
+}
+
+#[test]
+fn ctrl_c_ends_it_and_leaves_nothing() {
+    if !privileged() {
+        return;
+    }
+    let netns = Netns::with_loopback();
+    // Whoever asks this kube-proxy waits: time enough for a signal.
+    let _silent = ["127.0.0.1:10249", "127.0.0.1:10256"]
+        .map(|at| netns.inside(|| TcpListener::bind(at).expect("the address is free")));
+    let folder = scratch();
+    let target = folder.path().join("node.tar.zst");
+    let arguments = ["--netns", &netns.name, "snapshot", target.to_str().expect("UTF-8")];
+    let mut kpx = command::start(env!("CARGO_BIN_EXE_kpx"), arguments).expect("kpx starts");
+    while listing(folder.path()).is_empty() {
+        assert!(kpx.try_wait().expect("it can be waited for").is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(Pid::from_child(&kpx), Signal::INT).expect("it can be signalled");
+    let status = kpx.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert_eq!(listing(folder.path()), [] as [&str; 0]);
 }
 
 /// A kubeconfig for a server without TLS.

@@ -1,0 +1,283 @@
+//! What can go wrong with the dataplane, and what to type next.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::ProgramError;
+use thiserror::Error;
+
+use super::Full;
+use super::hooks::Hook;
+use crate::error::Hinted;
+
+/// How many of the last lines of the verifier's log an error shows.
+const LOG_LINES: usize = 12;
+
+/// What can go wrong with the dataplane.
+#[derive(Debug, Error)]
+pub enum DataplaneError {
+    /// The pins' directory is no place for pins.
+    #[error("{} is not on a BPF filesystem", path.display())]
+    NotBpffs {
+        /// The directory, or the nearest one above it that exists.
+        path: PathBuf,
+    },
+    /// The cgroup is not one of version 2.
+    #[error("{} is not a cgroup of version 2", path.display())]
+    NotCgroup2 {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The cgroup cannot be opened.
+    #[error("cannot open cgroup {}", path.display())]
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// This process may not load and attach such programs.
+    #[error("not permitted: missing {}", .missing.join(" and "))]
+    Capability {
+        /// Names of the capabilities.
+        missing: Vec<&'static str>,
+    },
+    /// The kernel lacks something.
+    #[error("kernel {kernel} lacks {feature} (Linux {since}, {config})")]
+    Kernel {
+        /// Release of the running kernel.
+        kernel: String,
+        /// What it lacks.
+        feature: &'static str,
+        /// The first Linux with it.
+        since: &'static str,
+        /// The option it is built with.
+        config: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The verifier refused a program.
+    #[error("kernel {kernel} refused program {program}; its verifier's last words:\n{log}")]
+    Verifier {
+        /// Name of the program.
+        program: &'static str,
+        /// Release of the running kernel.
+        kernel: String,
+        /// Last lines of the log.
+        log: String,
+        /// What the call returned.
+        source: io::Error,
+    },
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF object")]
+    Load {
+        /// Why.
+        source: Box<EbpfError>,
+    },
+    /// A program failed otherwise.
+    #[error("cannot {action} program {program}")]
+    Program {
+        /// What was attempted.
+        action: &'static str,
+        /// Name of the program.
+        program: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A pin could not be made.
+    #[error("cannot pin {}", path.display())]
+    Pin {
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        source: Box<PinError>,
+    },
+    /// A pin could not be opened, or what it holds not be asked about.
+    #[error("cannot {action} {}", path.display())]
+    Object {
+        /// What was attempted.
+        action: &'static str,
+        /// The pin.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file operation failed.
+    #[error(transparent)]
+    File(#[from] io::Error),
+    /// A map could not be read or written.
+    #[error("cannot {action} map {map}")]
+    Map {
+        /// What was attempted.
+        action: &'static str,
+        /// Name of the map.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The pinned maps are of another layout.
+    #[error("the maps in {} have {found}, this kpx needs layout {expected}", pins.display())]
+    Layout {
+        /// The pins' directory.
+        pins: PathBuf,
+        /// What was found.
+        found: String,
+        /// What is needed.
+        expected: u32,
+    },
+    /// Attached, but pins are missing.
+    #[error("the dataplane in {} is attached, but lacks {}", pins.display(), missing.join(", "))]
+    Damaged {
+        /// The pins' directory.
+        pins: PathBuf,
+        /// Names of what is missing.
+        missing: Vec<String>,
+    },
+    /// A link leads to another cgroup.
+    #[error("{} is attached to another cgroup than {}", link.display(), cgroup.display())]
+    OtherCgroup {
+        /// The pinned link.
+        link: PathBuf,
+        /// The cgroup wanted.
+        cgroup: PathBuf,
+    },
+    /// A map has no room.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// The operation needs a dataplane, and there is none.
+    #[error("no dataplane is installed in {}", pins.display())]
+    NotInstalled {
+        /// The pins' directory.
+        pins: PathBuf,
+    },
+}
+
+impl Hinted for DataplaneError {
+    fn hints(&self) -> Vec<String> {
+        let line = |text: &str| vec![text.to_owned()];
+        match self {
+            Self::NotBpffs { path } => vec![
+                format!("mount one: mount -t bpf bpf {}", mount_point(path).display()),
+                "or name another directory: --bpffs DIR".to_owned(),
+            ],
+            Self::NotCgroup2 { .. } => vec![
+                "find the cgroup2 mount: findmnt -t cgroup2".to_owned(),
+                "or make one: mkdir -p /run/cgroup2 && mount -t cgroup2 none /run/cgroup2".to_owned(),
+                "then name it: --cgroup PATH".to_owned(),
+            ],
+            Self::Capability { missing } => vec![format!(
+                "run as root, or with: setpriv --ambient-caps {}",
+                missing
+                    .iter()
+                    .map(|c| format!("+{}", c.trim_start_matches("CAP_").to_lowercase()))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            )],
+            Self::Kernel { config, .. } => vec![format!("see: grep {config} /boot/config-$(uname -r)")],
+            Self::Verifier { .. } => {
+                line("this is a bug of kpx on this kernel: please report it with this text and `kpx version`")
+            }
+            Self::Layout { .. } => line("roll back with the kpx that made them, then apply again with this one"),
+            Self::Damaged { .. } => line("roll back: kpx migrate rollback"),
+            Self::OtherCgroup { .. } => line("name the cgroup it was installed for: --cgroup PATH"),
+            Self::Full(full) if !full.resting => {
+                line("roll back and apply again: the maps are sized by the table they are made for")
+            }
+            Self::NotInstalled { .. } => line("name the BPF filesystem it was installed on: --bpffs DIR"),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Where to mount: the usual place if the path lies there.
+fn mount_point(path: &Path) -> &Path {
+    let usual = Path::new("/sys/fs/bpf");
+    if path.starts_with("/sys/fs") { usual } else { path }
+}
+
+/// Release of the running kernel.
+pub(super) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+/// Capabilities that loading and attaching need and this process lacks: CAP_BPF and CAP_NET_ADMIN (Linux 5.8), or
+/// CAP_SYS_ADMIN in place of the first.
+pub(super) fn missing_capabilities() -> Vec<&'static str> {
+    use caps::{CapSet, Capability, has_cap};
+    // Where even this cannot be asked, the kernel's own answer will have to do.
+    let has = |capability| has_cap(None, CapSet::Effective, capability).unwrap_or(true);
+    let mut missing = Vec::new();
+    if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
+        missing.push("CAP_BPF");
+    }
+    if !has(Capability::CAP_NET_ADMIN) {
+        missing.push("CAP_NET_ADMIN");
+    }
+    missing
+}
+
+impl DataplaneError {
+    /// A failure of loading the object: what the kernel lacks, if that is why.
+    pub(super) fn of_load(error: EbpfError) -> Self {
+        match error {
+            EbpfError::MapError(MapError::CreateError { name, io_error }) if refused(&io_error) => {
+                let storage = name == kpx_abi::map_name::PEERS || name == kpx_abi::map_name::SOCKETS;
+                let (feature, since) = if storage {
+                    ("socket storage for address hooks", "5.3")
+                } else {
+                    ("maps described by BTF", "4.18")
+                };
+                Self::Kernel { kernel: kernel(), feature, since, config: "CONFIG_BPF_SYSCALL", source: io_error }
+            }
+            other => Self::Load { source: Box::new(other) },
+        }
+    }
+
+    /// A failure of loading one program.
+    pub(super) fn of_program(hook: &Hook, error: ProgramError) -> Self {
+        match error {
+            ProgramError::LoadError { io_error, verifier_log } => {
+                let log = verifier_log.to_string();
+                let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+                if lines.is_empty() && refused(&io_error) {
+                    return Self::Kernel {
+                        kernel: kernel(),
+                        feature: hook.feature,
+                        since: hook.since,
+                        config: "CONFIG_CGROUP_BPF",
+                        source: io_error,
+                    };
+                }
+                let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
+                Self::Verifier { program: hook.program, kernel: kernel(), log: tail, source: io_error }
+            }
+            other => Self::Program { action: "load", program: hook.program, source: Box::new(other) },
+        }
+    }
+
+    /// The kernel has no links for cgroup programs.
+    pub(super) fn no_links(source: io::Error) -> Self {
+        Self::Kernel {
+            kernel: kernel(),
+            feature: "links of cgroup programs",
+            since: "5.7",
+            config: "CONFIG_CGROUP_BPF",
+            source,
+        }
+    }
+
+    /// A failure of attaching one program.
+    pub(super) fn of_attach(hook: &Hook, error: ProgramError) -> Self {
+        match error {
+            ProgramError::SyscallError(call) if refused(&call.io_error) => Self::no_links(call.io_error),
+            other => Self::Program { action: "attach", program: hook.program, source: Box::new(other) },
+        }
+    }
+}
+
+fn refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP | libc::ENOSYS))
+}

@@ -1,0 +1,110 @@
+//! Attaches programs as pinned links, which outlive the process.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::FdLink;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
+
+use super::error::DataplaneError;
+use super::hooks::{HOOKS, Hook};
+use super::load::gone;
+use super::pins::Paths;
+use crate::inspect::bpf::sys;
+
+/// Which programs are attached to the cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// None.
+    Detached,
+    /// Some; these are not.
+    Partly(Vec<&'static str>),
+    /// All.
+    Attached,
+}
+
+enum Link {
+    Missing,
+    /// Pinned, and off its cgroup: it was detached, or the cgroup is gone.
+    Loose,
+    Attached,
+}
+
+fn open(path: &Path) -> Result<Option<OwnedFd>, DataplaneError> {
+    match sys::obj_get(path) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataplaneError::Object { action: "open", path: path.to_owned(), source }),
+    }
+}
+
+fn look(path: &Path, cgroup_id: u64, paths: &Paths) -> Result<Link, DataplaneError> {
+    let Some(fd) = open(path)? else { return Ok(Link::Missing) };
+    let info = sys::link_info(fd.as_fd()).map_err(|source| DataplaneError::Object {
+        action: "ask about",
+        path: path.to_owned(),
+        source,
+    })?;
+    match info.cgroup_id {
+        0 => Ok(Link::Loose),
+        id if id == cgroup_id => Ok(Link::Attached),
+        _ => Err(DataplaneError::OtherCgroup { link: path.to_owned(), cgroup: paths.cgroup.clone() }),
+    }
+}
+
+pub(super) fn attach(paths: &Paths) -> Result<(), DataplaneError> {
+    let cgroup_id = paths.cgroup_id()?;
+    for hook in &HOOKS {
+        let path = paths.links().join(hook.program);
+        match look(&path, cgroup_id, paths)? {
+            Link::Attached => continue,
+            Link::Loose => gone(fs_err::remove_file(&path))?,
+            Link::Missing => {}
+        }
+        attach_one(paths, hook, &path)?;
+    }
+    Ok(())
+}
+
+fn attach_one(paths: &Paths, hook: &Hook, path: &PathBuf) -> Result<(), DataplaneError> {
+    let failed = |error: ProgramError| DataplaneError::of_attach(hook, error);
+    let cgroup = paths.open_cgroup()?;
+    let mut program = CgroupSockAddr::from_pin(paths.programs().join(hook.program), hook.attach).map_err(|source| {
+        DataplaneError::Program { action: "open", program: hook.program, source: Box::new(source) }
+    })?;
+    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
+    let link = program.take_link(id).map_err(failed)?;
+    // Before Linux 5.7 there are no links; what was attached instead goes away with the descriptor.
+    let link = FdLink::try_from(link).map_err(|_| DataplaneError::no_links(io::ErrorKind::Unsupported.into()))?;
+    link.pin(path).map_err(|source| DataplaneError::Pin { path: path.clone(), source: Box::new(source) })?;
+    Ok(())
+}
+
+pub(super) fn attachment(paths: &Paths) -> Result<Attachment, DataplaneError> {
+    let cgroup_id = paths.cgroup_id()?;
+    let mut missing = Vec::new();
+    for hook in &HOOKS {
+        match look(&paths.links().join(hook.program), cgroup_id, paths)? {
+            Link::Attached => {}
+            Link::Loose | Link::Missing => missing.push(hook.program),
+        }
+    }
+    Ok(match missing.len() {
+        0 => Attachment::Attached,
+        n if n == HOOKS.len() => Attachment::Detached,
+        _ => Attachment::Partly(missing),
+    })
+}
+
+pub(super) fn detach(paths: &Paths) -> Result<(), DataplaneError> {
+    for hook in HOOKS.iter().rev() {
+        let path = paths.links().join(hook.program);
+        let Some(fd) = open(&path)? else { continue };
+        // At once, where the kernel can (Linux 5.9): a link whose last holder goes is detached by a worker, some time
+        // later. Elsewhere that has to do.
+        let _ = sys::link_detach(fd.as_fd());
+        gone(fs_err::remove_file(&path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Loads the object, pins its maps and programs, takes half-made pins away.
+
+use std::io;
+
+use aya::EbpfLoader;
+use aya::programs::{CgroupSockAddr, ProgramType};
+use aya::sys::{BpfHelper, is_helper_supported};
+use kpx_abi::map_name;
+
+use super::Capacity;
+use super::error::{DataplaneError, missing_capabilities};
+use super::hooks::HOOKS;
+use super::pins::Paths;
+
+/// The compiled programs; `cargo xtask ebpf --check` proves that they come from `ebpf/`.
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/kpx.bpf.o"));
+
+/// Loads and pins maps and programs, in that order. Nothing is attached.
+pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), DataplaneError> {
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(DataplaneError::Capability { missing });
+    }
+    // Where it cannot be found out, the helper counts as missing: then refusals are left to the rules.
+    let set_retval =
+        u32::from(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false));
+    let mut loader = EbpfLoader::new();
+    // The programs need nothing of the kernel's own BTF.
+    loader.btf(None);
+    loader.override_global("HAVE_SET_RETVAL", &set_retval, true);
+    for (map, size) in [
+        (map_name::INDEX, capacity.frontends),
+        (map_name::FRONTENDS, capacity.entries()),
+        (map_name::STATS, capacity.frontends + 1),
+        (map_name::BACKENDS, capacity.backends + 1),
+        (map_name::SLOTS, capacity.slots + 1),
+        (map_name::YIELD, capacity.yields),
+    ] {
+        loader.map_max_entries(map, size);
+    }
+    let mut object = loader.load(OBJECT).map_err(DataplaneError::of_load)?;
+    for directory in [paths.maps(), paths.programs(), paths.links()] {
+        fs_err::create_dir_all(directory)?;
+    }
+    for name in map_name::ALL {
+        let path = paths.maps().join(name);
+        let map = object.map_mut(name).expect("the object has every map, as its test says");
+        map.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+    }
+    for hook in &HOOKS {
+        let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
+        let program: &mut CgroupSockAddr = program.try_into().map_err(|e| DataplaneError::of_program(hook, e))?;
+        program.load().map_err(|e| DataplaneError::of_program(hook, e))?;
+        let path = paths.programs().join(hook.program);
+        program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+    }
+    Ok(())
+}
+
+/// Removes the pins of programs and maps. Nothing may be attached. What is gone already is no error.
+pub(super) fn unpin(paths: &Paths) -> Result<(), DataplaneError> {
+    for directory in [paths.links(), paths.programs(), paths.maps(), paths.pins.clone()] {
+        let entries = match fs_err::read_dir(&directory) {
+            Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for entry in entries.iter().filter(|_| directory != paths.pins) {
+            gone(fs_err::remove_file(entry.path()))?;
+        }
+        // The directory given may hold what others pinned: then it stays.
+        match fs_err::remove_dir(&directory) {
+            Err(error) if directory == paths.pins && error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            result => gone(result)?,
+        }
+    }
+    Ok(())
+}
+
+/// Turns "not there" into success.
+pub(super) fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

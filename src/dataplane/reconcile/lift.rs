@@ -1,0 +1,81 @@
+//! From the contents of the maps to a table.
+
+use std::collections::BTreeMap;
+
+use kpx_abi::{Exposure as AbiExposure, Flags, Frontend as AbiFrontend, FrontendKey as AbiKey, List};
+
+use super::image::Image;
+use super::wanted::{Endpoint, ip};
+use crate::model::{
+    Backend, Exposure, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts, Origin, Policy, Protocol, ServiceTable,
+};
+
+/// The table that the maps hold. Frontends whose entry contradicts the index, or whose lists name what is not there, come
+/// back in the second place.
+pub(in crate::dataplane) fn table(image: &Image) -> (ServiceTable, Vec<AbiKey>) {
+    let mut broken = Vec::new();
+    let mut frontends = Vec::new();
+    for key in image.index.keys() {
+        match image.current(key).and_then(|(_, frontend)| lift(image, frontend)) {
+            Some(frontend) => frontends.push(frontend),
+            None => broken.push(*key),
+        }
+    }
+    (ServiceTable::new(frontends, NodeFacts::default(), NodeFacts::default()), broken)
+}
+
+fn backends(image: &Image, list: List, service: u32) -> Option<Vec<Backend>> {
+    let mut weights: BTreeMap<Endpoint, u16> = BTreeMap::new();
+    for endpoint in image.endpoints(list, service)? {
+        let weight = weights.entry(endpoint).or_default();
+        *weight = weight.saturating_add(1);
+    }
+    let backend =
+        |((addr, port), weight)| Backend { ip: ip(addr), port: u16::from_be(port), weight, local: None, state: None };
+    Some(weights.into_iter().map(backend).collect())
+}
+
+/// The key of each frontend that the maps hold, with its service id.
+pub(in crate::dataplane) fn services(image: &Image) -> impl Iterator<Item = (FrontendKey, u32)> {
+    image.index.keys().filter_map(|key| {
+        let (_, frontend) = image.current(key)?;
+        Some((model_key(frontend)?, frontend.service))
+    })
+}
+
+fn model_key(frontend: &AbiFrontend) -> Option<FrontendKey> {
+    let exposure = match frontend.flags.exposure() {
+        AbiExposure::ClusterIp => Exposure::ClusterIp,
+        AbiExposure::NodePort => Exposure::NodePort,
+        AbiExposure::LoadBalancer => Exposure::LoadBalancer,
+        AbiExposure::ExternalIp => Exposure::ExternalIp,
+    };
+    Some(FrontendKey {
+        ip: ip(frontend.key.addr),
+        port: u16::from_be(frontend.key.port),
+        protocol: Protocol::from_number(frontend.key.proto)?,
+        exposure,
+    })
+}
+
+fn lift(image: &Image, frontend: &AbiFrontend) -> Option<Frontend> {
+    let flags = frontend.flags;
+    let policy = |local: Flags| if flags.has(local) { Policy::Local } else { Policy::Cluster };
+    let verdict = if flags.has(Flags::EMPTY_DROPS) { NoBackends::Drop } else { NoBackends::Reject };
+    let mut lifted = Frontend {
+        key: model_key(frontend)?,
+        service: None,
+        port_name: None,
+        cluster: backends(image, frontend.cluster, frontend.service)?,
+        local: backends(image, frontend.local, frontend.service)?,
+        internal_policy: policy(Flags::INTERNAL_LOCAL),
+        external_policy: policy(Flags::EXTERNAL_LOCAL),
+        affinity: (frontend.affinity != 0).then_some(frontend.affinity),
+        sources: Vec::new(),
+        masquerade: if flags.has(Flags::MASQUERADE_OFF_CLUSTER) { Masquerade::OffCluster } else { Masquerade::Never },
+        no_backends: None,
+        origin: Origin::MapEntry { map: kpx_abi::map_name::FRONTENDS, id: frontend.service },
+    };
+    lifted.no_backends = lifted.own_list().is_empty().then_some(verdict);
+    Some(lifted)
+}
