@@ -1,6 +1,6 @@
 //! Live nodes: namespaces with real rules, sets and connections in them.
 
-use kpx::capture::{Item, Node, NodeOptions, Variant};
+use kpx::capture::{Item, Node, NodeOptions, Variant, command};
 use kpx::model::Family;
 use serde_json::Value;
 
@@ -163,6 +163,53 @@ fn addresses_routes_sets_connections_and_sysctls() {
         assert!(oracle.contains(line), "sysctl -a has: {line}");
     }
     assert!(sysctls.contains("net.ipv4.conf.eth0/100.route_localnet = 1\n"));
+}
+
+/// A bpf file system for one test.
+struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    fn mount() -> Self {
+        let folder = scratch();
+        command::output("mount", ["-t".as_ref(), "bpf".as_ref(), "none".as_ref(), folder.path().as_os_str()], None)
+            .expect("a bpf file system can be mounted");
+        Self(folder)
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        let _ = command::run("umount", [self.0.path()], None);
+    }
+}
+
+#[test]
+fn bpf_objects_are_those_of_bpftool() {
+    if !privileged() {
+        return;
+    }
+    let bpffs = Bpffs::mount();
+    let pin = bpffs.0.path().join("map");
+    let pin = pin.to_str().expect("UTF-8");
+    let create = format!("map create {pin} type lru_hash key 4 value 8 entries 10 name kpx_capture");
+    command::output("bpftool", create.split(' '), None).expect("bpftool creates a map");
+    let shown = command::output("bpftool", ["-j", "map", "show", "pinned", pin], None).expect("bpftool shows it");
+    let shown: Value = serde_json::from_slice(&shown).expect("JSON");
+
+    let live = Node::open(&NodeOptions::default()).expect("the live node opens");
+    let objects: Value = serde_json::from_str(&read_text(&live, Item::BpfObjects)).expect("JSON");
+    let maps = objects["maps"].as_array().expect("a list");
+    let ours = maps.iter().find(|map| map["id"] == shown["id"]).expect("the map is listed");
+    assert_eq!(shown["type"], "lru_hash");
+    for (field, theirs) in [
+        ("type", "type"),
+        ("name", "name"),
+        ("key_size", "bytes_key"),
+        ("value_size", "bytes_value"),
+        ("max_entries", "max_entries"),
+    ] {
+        assert_eq!(ours[field], shown[theirs], "{field}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kpx::capture::{Captured, Item, Node, NodeOptions, Variant};
+use kpx::capture::{Captured, Item, Node, NodeOptions, Variant, command};
 use kpx::model::Family;
 
 use super::{kpx, listing, open, read, read_text, scratch, take};
@@ -137,22 +137,16 @@ fn other_tools_read_our_archives_and_we_theirs() {
     let scratch = scratch();
     let archive = scratch.path().join("node.tar.zst");
     take(&open(&root.join("small/iptables-nft/running")), &archive).expect("an archive is written");
-    let tar = |args: &[&str]| kpx::capture::command::output("tar", args, None).expect("tar runs");
-    let [archive_name, place] = [archive.as_path(), scratch.path()].map(|p| p.to_str().expect("UTF-8"));
-    tar(&["--zstd", "-xf", archive_name, "-C", place]);
+    let tar = |args: &[&str], stdin: Option<&[u8]>| command::output("tar", args, stdin).expect("tar runs");
+    let place = scratch.path().to_str().expect("UTF-8");
+    let unzipped = zstd::decode_all(fs_err::File::open(&archive).expect("opens")).expect("zstd");
+    tar(&["-xf", "-", "-C", place], Some(&unzipped));
     let unpacked = scratch.path().join("node");
     assert!(listing(&unpacked).contains(&"iptables-save.txt".to_owned()));
     let theirs = scratch.path().join("theirs.tar.zst");
     let source = root.join("small/iptables-nft/running");
-    tar(&[
-        "--zstd",
-        "--format=posix",
-        "-cf",
-        theirs.to_str().expect("UTF-8"),
-        "-C",
-        source.to_str().expect("UTF-8"),
-        ".",
-    ]);
+    let packed = tar(&["--format=posix", "-cf", "-", "-C", source.to_str().expect("UTF-8"), "."], None);
+    fs_err::write(&theirs, zstd::encode_all(packed.as_slice(), 1).expect("zstd")).expect("written");
     let (theirs, ours) = (open(&theirs), open(&archive));
     for item in Item::ALL {
         let [theirs, ours, unpacked] = [&theirs, &ours, &open(&unpacked)].map(|node| read(node, item));

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::shell::{Privilege, cmd, say, which};
 
 /// A program and the Debian package that has it.
-const TOOLS: [(&str, &str); 8] = [
+const TOOLS: [(&str, &str); 9] = [
     ("iptables-save", "iptables"),
     ("nft", "nftables"),
     ("nfacct", "nfacct"),
@@ -13,6 +13,7 @@ const TOOLS: [(&str, &str); 8] = [
     ("conntrack", "conntrack"),
     ("ip", "iproute2"),
     ("bpftool", "bpftool"),
+    ("sysctl", "procps"),
     ("curl", "curl"),
 ];
 
