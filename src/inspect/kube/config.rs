@@ -413,6 +413,11 @@ impl ProxyConfig {
         notices.extend(unused.into_iter().map(Notice::ClusterCidrUnused));
         let gates = words.gates.clone();
         let mode = words.take("mode", ProxyMode::Iptables, |w| Ok(parse_mode(w)))?;
+        // What 1.36 answers as its configuration, older versions apply without showing it.
+        let default_node_ports = match mode.value {
+            ProxyMode::Nftables => vec![NodePortAddress::Primary],
+            _ => Vec::new(),
+        };
         // IPVS mode uses the settings of iptables mode; nftables mode has its own.
         let (masquerade_all, masquerade_bit) = match mode.value {
             ProxyMode::Nftables => ("nftables.masqueradeAll", "nftables.masqueradeBit"),
@@ -423,7 +428,7 @@ impl ProxyConfig {
             mode,
             cluster_cidrs,
             detect_local: Setting { value: detect_local, source: detect_mode.source },
-            node_port_addresses: words.take("nodePortAddresses", Vec::new(), parse_node_port_addresses)?,
+            node_port_addresses: words.take("nodePortAddresses", default_node_ports, parse_node_port_addresses)?,
             masquerade_all: words.take(masquerade_all, false, parse_bool)?,
             masquerade_bit: words.take(masquerade_bit, 14, |w| match w.parse() {
                 Ok(bit @ 0..=31) => Ok(bit),

@@ -158,7 +158,8 @@ fn node_port_scope(
     let loopback =
         family == Family::V4 && config.localhost_node_ports.value && config.mode.value == ProxyMode::Iptables;
     let listed = &config.node_port_addresses.value;
-    if listed.contains(&NodePortAddress::Primary) {
+    // A Node without an address of the family leaves that family without a network, and so with every address.
+    if listed.contains(&NodePortAddress::Primary) && !node_ip.is_loopback() && !node_ip.is_unspecified() {
         return NodePortScope::Addresses(BTreeSet::from([node_ip]));
     }
     let nets: Vec<IpNet> = listed
