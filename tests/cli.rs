@@ -1,7 +1,1 @@
-//! The binary itself: screens, exit codes, streams.
-
-mod environment;
-mod generated;
-mod help;
-mod streams;
-mod tables;
+//! Tests of cli.

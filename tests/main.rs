@@ -10,6 +10,7 @@ mod kube;
 mod lab;
 mod migrate;
 mod model;
+mod nftables;
 mod support;
 
 /// A file that nobody lists would silently never run.

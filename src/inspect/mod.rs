@@ -3,3 +3,4 @@
 pub mod bpf;
 pub mod iptables;
 pub mod kube;
+pub mod nftables;

@@ -286,6 +286,15 @@ pub enum Origin {
         /// Position in the chain, from 1, as `iptables -L --line-numbers` counts.
         number: u32,
     },
+    /// An element of a verdict map of nftables.
+    NftElement {
+        /// Family of the table `kube-proxy`.
+        family: Family,
+        /// Map.
+        map: &'static str,
+        /// Key, as nft prints it.
+        key: Box<str>,
+    },
     /// A field of an API object.
     Object {
         /// Kind, such as `Service`.
@@ -308,6 +317,13 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rule { family, table, chain, number } => write!(f, "{family} {table} {chain} rule {number}"),
+            Self::NftElement { family, map, key } => {
+                let ip = match family {
+                    Family::V4 => "ip",
+                    Family::V6 => "ip6",
+                };
+                write!(f, "{ip} kube-proxy map {map} {{ {key} }}")
+            }
             Self::Object { kind, name, field } => write!(f, "{kind} {name} {field}"),
             Self::MapEntry { map, id } => write!(f, "map {map} service {id}"),
         }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::recordings;
 
 /// A file of a recording, unpacked; `None` if it is not there.
-pub(super) fn file(path: &Path) -> Option<Vec<u8>> {
+fn file(path: &Path) -> Option<Vec<u8>> {
     if path.is_file() {
         return Some(fs::read(path).expect("a recording can be read"));
     }
@@ -34,7 +34,7 @@ fn rules(dir: &Path) -> ServiceTable {
 }
 
 /// The table that the API gives for the node recorded in `dir`.
-pub(super) fn api(dir: &Path, objects: &Path, node_name: Option<&str>) -> kube::KubeState {
+fn api(dir: &Path, objects: &Path, node_name: Option<&str>) -> kube::KubeState {
     let options = NodeOptions {
         from: Some(dir.to_owned()),
         services_from: Some(objects.to_owned()),
@@ -52,7 +52,7 @@ fn assert_same(dir: &Path, objects: &Path) {
 
 /// The objects that the worlds of `stale/` were made with. They are listed beside the last world only, which has a
 /// namespace more.
-fn objects_of_stale(root: &Path) -> tempfile::TempDir {
+pub(crate) fn objects_of_stale(root: &Path) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder for objects");
     let listed = root.join("stale/conflicting-addresses/api");
     for name in ["services.json", "endpointslices.json", "nodes.json"] {
