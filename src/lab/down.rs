@@ -44,6 +44,9 @@ pub fn list() -> Result<Vec<Listed>, LabError> {
     Ok(labs)
 }
 
+/// Time for a program to end whose parent was killed.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Removes a lab. What is gone already is no error; everything is tried before anything is reported.
 pub fn down(name: &str) -> Result<(), LabError> {
     let names = Names::new(name)?;
@@ -54,6 +57,16 @@ pub fn down(name: &str) -> Result<(), LabError> {
         return Err(LabError::NotRoot);
     }
     let record = Record::read(&names)?;
+    if let Some(builder) = record.as_ref().and_then(|record| record.builder.as_ref())
+        && builder.alive()
+        && builder.pid != std::process::id()
+    {
+        return Err(LabError::Busy { name: name.to_owned(), pid: builder.pid });
+    }
+    if record.as_ref().is_none_or(|record| !record.complete) {
+        // A program that the builder started may still be at work, such as `ip` making namespaces.
+        thread::sleep(SETTLE);
+    }
     let mut left = Vec::new();
     if let Some(record) = &record {
         for process in &record.processes {

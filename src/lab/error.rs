@@ -21,6 +21,14 @@ pub enum LabError {
         /// Its name.
         name: String,
     },
+    /// Somebody is bringing that lab up just now.
+    #[error("lab {name} is being brought up by process {pid}")]
+    Busy {
+        /// Its name.
+        name: String,
+        /// Who does.
+        pid: u32,
+    },
     /// No lab of that name is there.
     #[error("there is no lab called {name}")]
     Unknown {

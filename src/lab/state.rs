@@ -39,6 +39,8 @@ pub struct Record {
     pub cgroup: PathBuf,
     /// The cgroup2 mount that was made for it, if any.
     pub cgroup_mount: Option<PathBuf>,
+    /// The process that is bringing it up, until it has.
+    pub builder: Option<Process>,
     /// Processes that run in it.
     pub processes: Vec<Process>,
     /// Whether bringing it up came to its end.

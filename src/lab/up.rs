@@ -57,6 +57,7 @@ impl Lab {
             created: jiff::Timestamp::now().to_string(),
             cgroup: hierarchy.join(names.cgroup()),
             cgroup_mount,
+            builder: Process::running("builder", std::process::id()),
             processes: Vec::new(),
             complete: false,
         };
@@ -156,6 +157,7 @@ impl Lab {
             spec.rules.iter().try_for_each(rules::Rules::restore)
         })?;
         self.start_backends(spec)?;
+        self.record.builder = None;
         self.record.complete = true;
         self.record.write(&names)
     }
