@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+#[expect(clippy::disallowed_types, reason = "tests run the program and its oracles themselves")]
+use std::process::Command;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -34,8 +36,13 @@ fn up(name: &str) -> Lab {
     Lab::up(&spec(name, &world(), None), Path::new(KPX)).expect("the lab comes up")
 }
 
+#[expect(clippy::disallowed_types, reason = "tests run the program and its oracles themselves")]
+fn program_of(path: &str) -> Command {
+    Command::new(path)
+}
+
 fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().expect("the program runs");
+    let output = program_of(program).args(args).output().expect("the program runs");
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("it prints text")
 }
@@ -88,10 +95,7 @@ fn up_and_down_leave_nothing() {
     let lab = up(&name);
     let pid = backends(&lab);
     assert!(traces(&name).len() >= 7, "namespaces, a mount, cgroups and a directory: {:?}", traces(&name));
-    assert!(matches!(
-        Lab::up(&spec(&name, &world(), None), Path::new(KPX)),
-        Err(LabError::Exists { .. })
-    ));
+    assert!(matches!(Lab::up(&spec(&name, &world(), None), Path::new(KPX)), Err(LabError::Exists { .. })));
     assert!(!traces(&name).is_empty(), "a refused second lab does not touch the first");
     drop(lab);
     assert_eq!(traces(&name), Vec::<String>::new());
@@ -107,7 +111,7 @@ fn a_lab_killed_at_any_moment_can_be_removed() {
     // Bringing up takes some 300 ms: these moments fall before, into and after each part of it.
     for (i, millis) in [15, 35, 60, 100, 150, 220, 300, 450].into_iter().enumerate() {
         let name = name(&format!("k{i}"));
-        let mut child = Command::new(KPX)
+        let mut child = program_of(KPX)
             .args(["lab", "up", "--name", &name, "--from"])
             .arg(world())
             .stdout(Stdio::null())
@@ -271,13 +275,12 @@ fn commands_speak_json() {
     }
     let name = name("cli");
     let kpx = |args: &[&str]| {
-        let output = Command::new(KPX).args(args).output().expect("kpx runs");
+        let output = program_of(KPX).args(args).output().expect("kpx runs");
         let document: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
         (output.status.code(), document)
     };
     let from = world();
-    let (code, up) =
-        kpx(&["lab", "up", "--name", &name, "--from", from.to_str().expect("a plain path"), "-o", "json"]);
+    let (code, up) = kpx(&["lab", "up", "--name", &name, "--from", from.to_str().expect("a plain path"), "-o", "json"]);
     assert_eq!((code, &up["items"][0]["node"]), (Some(0), &Value::from("node-a")));
     let (_, list) = kpx(&["lab", "list", "-o", "json"]);
     let listed = list["items"].as_array().expect("a list").iter().find(|lab| lab["name"] == name.as_str());

@@ -60,6 +60,9 @@ pub enum LabError {
     /// Raw state could not be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The iptables rules could not be lifted.
+    #[error(transparent)]
+    Rules(#[from] crate::inspect::iptables::IptablesError),
     /// The API objects could not be lifted.
     #[error(transparent)]
     Objects(#[from] crate::inspect::kube::KubeError),
@@ -174,6 +177,7 @@ impl Hinted for LabError {
             }
             Self::Command(error) => error.hints(),
             Self::Capture(error) => error.hints(),
+            Self::Rules(error) => error.hints(),
             Self::Objects(error) => error.hints(),
             Self::Missing { .. } => vec!["record the node with: kpx snapshot DIR".to_owned()],
             _ => Vec::new(),

@@ -220,19 +220,23 @@ impl Network {
         found
     }
 
-    /// Free addresses for one more pod of the node, one a family.
-    pub(super) fn free_pod_addresses(&self, taken: &BTreeSet<IpAddr>) -> Vec<IpAddr> {
-        let mut free = Vec::new();
-        for net in self.pod_subnets() {
-            if free.iter().any(|ip: &IpAddr| ip.is_ipv4() == net.addr().is_ipv4()) {
+    /// Free addresses for one more pod of the node, one a family: from its subnets, or, where these are full, from the
+    /// `wider` nets of the cluster.
+    pub(super) fn free_pod_addresses(&self, taken: &BTreeSet<IpAddr>, wider: &[IpNet]) -> Vec<IpAddr> {
+        let mut free: Vec<IpAddr> = Vec::new();
+        let own = self.pod_subnets();
+        let served = |v4: bool| own.iter().any(|net| net.addr().is_ipv4() == v4);
+        for net in own.iter().chain(wider) {
+            let v4 = net.addr().is_ipv4();
+            if !served(v4) || free.iter().any(|ip| ip.is_ipv4() == v4) {
                 continue;
             }
             let highest = match net.trunc() {
-                IpNet::V4(net) => IpAddr::V4(Ipv4Addr::from(u32::from(net.broadcast()))),
+                IpNet::V4(net) => IpAddr::V4(net.broadcast()),
                 IpNet::V6(net) => IpAddr::V6(Ipv6Addr::from(u128::from(net.network()) | 0xffff)),
             };
-            let candidate = (1..=64).map(|n| below(highest, n)).find(|ip| !taken.contains(ip) && *ip != net.addr());
-            free.extend(candidate.filter(|ip| net.contains(ip)));
+            let mut candidates = (1..=u8::MAX).map(|n| below(highest, n)).take_while(|ip| net.contains(ip));
+            free.extend(candidates.find(|ip| !taken.contains(ip) && !self.owns(*ip) && *ip != net.network()));
         }
         free
     }
@@ -284,8 +288,12 @@ mod tests {
                 "fd00:50::13/64"
             ]
         );
-        let free = network.free_pod_addresses(&BTreeSet::new());
+        let free = network.free_pod_addresses(&BTreeSet::new(), &[]);
         assert_eq!(free, ["10.244.1.254".parse::<IpAddr>().unwrap(), "fd00:10:244:1::fffe".parse().unwrap()]);
+        let full = (1..=254).map(|n| IpAddr::V4(Ipv4Addr::new(10, 244, 1, n))).collect();
+        let wider = network.free_pod_addresses(&full, &[net("10.244.0.0/16")]);
+        assert_eq!(wider[0], "fd00:10:244:1::fffe".parse::<IpAddr>().unwrap());
+        assert_eq!(wider[1], "10.244.255.254".parse::<IpAddr>().unwrap());
         assert!(network.is_pod("10.244.1.11".parse().unwrap()) && !network.is_pod("10.244.2.11".parse().unwrap()));
     }
 

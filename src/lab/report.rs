@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::client::{Class, PhaseTally, Tallies, Trouble};
 
 /// Phases whose gaps are the machine's own: nothing was done to the node in them.
-const QUIET: [&str; 2] = ["start", "idle"];
+pub(super) const QUIET: [&str; 2] = ["start", "idle"];
 
 /// What the traffic went through.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -13,8 +13,9 @@ use super::rules::Rules;
 use super::state::Names;
 use super::{LabError, sysctl};
 use crate::capture::{Captured, Item, Node, Variant};
-use crate::inspect::kube;
-use crate::model::{Exposure, Family, Frontend, NoBackends, Protocol, ServiceTable, TrafficSource};
+use crate::inspect::iptables;
+use crate::inspect::kube::{self, KubeError};
+use crate::model::{Detector, Exposure, Family, Frontend, NoBackends, Protocol, ServiceTable, TrafficSource};
 
 /// Where a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -96,21 +97,24 @@ impl Spec {
     /// Takes a recorded (or live) node apart.
     pub fn read(node: &Node, name: &str) -> Result<Self, LabError> {
         let names = Names::new(name)?;
-        let objects = read_objects(node)?;
-        let table = objects.table;
-        let node_name = objects.node_name.clone();
+        let rules = rules(node)?;
+        // What the rules do is what clients will meet; what the API asks for has to have backends too.
+        let table = iptables::read_node(node)?.table;
+        let asked = objects(node)?;
+        let node_name = asked.as_ref().map_or_else(|| node.node_name().to_owned(), |o| o.node_name.clone());
         let nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
         let own = nodes.get(&node_name).cloned().unwrap_or_default();
         let others: Vec<NodeAddresses> =
             nodes.into_iter().filter(|(name, _)| *name != node_name).map(|(_, addresses)| addresses).collect();
-        let network = network(node, &own, &others)?;
-        let rules = rules(node)?;
+        let cluster = detected(&table);
+        let pod_nets = if own.pod_cidrs.is_empty() { &cluster } else { &own.pod_cidrs };
+        let network = network(node, &own, pod_nets, &others)?;
         let mut listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>> = BTreeMap::new();
-        for frontend in table.frontends() {
+        for frontend in table.frontends().iter().chain(asked.iter().flat_map(|o| o.table.frontends())) {
             listen(frontend, &network, &mut listeners);
         }
         let taken: BTreeSet<IpAddr> = listeners.values().flatten().map(|(addr, _)| addr.ip()).collect();
-        let client_pod = network.free_pod_addresses(&taken);
+        let client_pod = network.free_pod_addresses(&taken, &cluster);
         let via_node = via_node(&table, &network, &taken);
         let targets = Place::ALL.into_iter().map(|place| (place, targets(&table, place, &network))).collect();
         let mut api = Vec::new();
@@ -161,44 +165,36 @@ fn bytes(node: &Node, item: Item) -> Result<Option<Vec<u8>>, LabError> {
     })
 }
 
-fn read_objects(node: &Node) -> Result<kube::KubeState, LabError> {
-    let items = [
-        Item::Services,
-        Item::EndpointSlices,
-        Item::Nodes,
-        Item::Configz,
-        Item::ProxyMode,
-        Item::ProxyLog,
-        Item::Metrics,
-        Item::Addresses,
-    ];
-    let mut read = Vec::new();
-    for item in items {
-        read.push(bytes(node, item)?);
+/// The API's view; `None` where the snapshot has no objects, which a lab can do without.
+fn objects(node: &Node) -> Result<Option<kube::KubeState>, LabError> {
+    match kube::read_node(node) {
+        Ok(state) => Ok(Some(state)),
+        Err(KubeError::Absent { .. } | KubeError::NameUnknown { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    let text = |i: usize| read[i].as_deref().map(|bytes| kube::Text { bytes, place: "the snapshot" });
-    let raw = kube::Raw {
-        objects: (0..3).filter_map(text).collect(),
-        config: kube::ConfigSources {
-            configz: text(3),
-            proxy_mode: text(4),
-            log: text(5),
-            metrics: text(6),
-            ..kube::ConfigSources::default()
-        },
-        addresses: text(7),
-        node_name: None,
-        host_name: Some(node.node_name()),
-    };
-    Ok(kube::read(&raw)?)
 }
 
-fn network(node: &Node, own: &NodeAddresses, others: &[NodeAddresses]) -> Result<Network, LabError> {
+/// The nets by whose source addresses the rules know pods: usually the whole cluster's.
+fn detected(table: &ServiceTable) -> Vec<IpNet> {
+    let detectors = Family::BOTH.map(|family| table.facts(family).detector.clone());
+    let nets = detectors.into_iter().filter_map(|detector| match detector {
+        Detector::Cidr(net) => Some(net),
+        _ => None,
+    });
+    nets.collect()
+}
+
+fn network(
+    node: &Node,
+    own: &NodeAddresses,
+    pod_nets: &[IpNet],
+    others: &[NodeAddresses],
+) -> Result<Network, LabError> {
     let mut network = match node.read(Item::Addresses)? {
         Captured::Present { bytes: addresses, place } => {
             let routes = bytes(node, Item::Routes)?.unwrap_or_default();
             let recorded = |source| LabError::Recorded { place, source };
-            let mut network = parse(&addresses, &routes, &own.pod_cidrs).map_err(recorded)?;
+            let mut network = parse(&addresses, &routes, pod_nets).map_err(recorded)?;
             network.ensure_pods(&own.pod_cidrs);
             network
         }

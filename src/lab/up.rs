@@ -290,7 +290,7 @@ fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
         sysctl::set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")))
     })?;
     ip(None, &links(&spec.network, names))?;
-    ip(Some(&names.node()), &node(&spec.network))?;
+    ip(Some(&names.node()), &node(&spec.network, &spec.client_pod))?;
     ip(Some(&names.outside()), &outside(spec))?;
     ip(Some(&names.pods()), &pods(&spec.network, &spec.addresses(Home::Pods), true))?;
     ip(Some(&names.client()), &pods(&spec.network, &spec.client_pod, false))?;
@@ -321,7 +321,7 @@ fn links(network: &Network, names: &Names) -> String {
 const PODS_PORT: &str = "veth-pods";
 const CLIENT_PORT: &str = "veth-client";
 
-fn node(network: &Network) -> String {
+fn node(network: &Network, client_pod: &[IpAddr]) -> String {
     let mut text = "link set lo up\n".to_owned();
     for device in &network.devices {
         let name = &device.name;
@@ -341,6 +341,9 @@ fn node(network: &Network) -> String {
     if let Some(bridge) = network.with(Role::Pods).next() {
         for port in [PODS_PORT, CLIENT_PORT] {
             let _ = writeln!(text, "link set dev {port} master {} up", bridge.name);
+        }
+        for ip in client_pod.iter().filter(|ip| !network.is_pod(**ip)) {
+            let _ = writeln!(text, "route replace {} dev {}", IpNet::from(*ip), bridge.name);
         }
     }
     for route in &network.routes {
@@ -395,7 +398,8 @@ fn outside(spec: &Spec) -> String {
         uplink.into_iter().find(|ip| Family::of(*ip) == family)
     };
     let subnets = network.pod_subnets().into_iter().map(|net| net.trunc());
-    for destination in subnets.chain(spec.via_node.iter().copied().map(IpNet::from)) {
+    let single = spec.client_pod.iter().chain(&spec.via_node).copied().map(IpNet::from);
+    for destination in subnets.chain(single) {
         if let Some(node) = node_address(Family::of(destination.addr())) {
             let _ = writeln!(text, "route replace {destination} via {node}");
         }

@@ -119,9 +119,9 @@ impl Flow {
         if matches!(self.state, State::Ending { .. }) { ASK_EVERY } else { self.keep }
     }
 
-    /// Whether the connect is over.
-    pub(super) fn settled(&self) -> bool {
-        self.state != State::Connecting && self.received > 0
+    /// Whether it has its first record; one of those that come and go is not waited for.
+    pub(super) const fn begun(&self) -> bool {
+        self.received > 0 || self.lifetime.is_some()
     }
 
     /// When the last record came: the moment from which on a lost flow was lost.

@@ -305,7 +305,7 @@ impl Client {
                     Turn::Due(token) => self.due(token)?,
                 }
             }
-            if !self.announced && self.starting == 0 && self.flows.values().all(Flow::settled) {
+            if !self.announced && self.starting == 0 && self.flows.values().all(Flow::begun) {
                 self.announced = true;
                 say(&Event::Ready { open: self.flows.len() as u64 })?;
             }

@@ -1,7 +1,8 @@
 //! The sums that a client keeps, phase by phase.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::connect::Outcome;
 use super::flow::Flow;
 use super::{Class, Expect, Target};
+use crate::lab::report::QUIET;
 use crate::lab::wire::Account;
 
 /// The sums of one phase.
@@ -89,12 +91,14 @@ pub(super) struct Tally {
     place: String,
     phases: Vec<(Instant, PhaseTally)>,
     troubles: Vec<Trouble>,
+    /// What probes met in quiet phases, where it was not what the table says.
+    habits: HashMap<SocketAddr, String>,
 }
 
 impl Tally {
     pub(super) fn new(place: String) -> Self {
-        let first = PhaseTally { phase: "start".to_owned(), ..PhaseTally::default() };
-        Self { place, phases: vec![(Instant::now(), first)], troubles: Vec::new() }
+        let first = PhaseTally { phase: QUIET[0].to_owned(), ..PhaseTally::default() };
+        Self { place, phases: vec![(Instant::now(), first)], troubles: Vec::new(), habits: HashMap::new() }
     }
 
     /// Begins a phase; the sums of the one before.
@@ -168,39 +172,44 @@ impl Tally {
     pub(super) fn connected(&mut self, target: &Target, outcome: &Outcome) {
         let now = self.now();
         let phase = now.phase.clone();
-        match (target.expect, outcome) {
-            (Expect::Answer, outcome) => {
-                now.connects += 1;
-                match outcome {
-                    Outcome::Answered(time) => {
-                        now.connect_us.push(time.as_micros().min(u128::from(u32::MAX)) as u32);
-                        return;
-                    }
-                    Outcome::Refused => now.refused += 1,
-                    _ => now.failed += 1,
-                }
+        let (met, expected) = match outcome {
+            Outcome::Answered(_) => ("answered", Expect::Answer),
+            Outcome::Refused => ("refused", Expect::Refusal),
+            Outcome::Silent => ("timed out", Expect::Silence),
+            Outcome::Failed(why) => (why.as_str(), target.expect),
+        };
+        let as_expected = expected == target.expect && !matches!(outcome, Outcome::Failed(_));
+        if target.expect == Expect::Answer {
+            now.connects += 1;
+            match outcome {
+                Outcome::Answered(time) => now.connect_us.push(time.as_micros().min(u128::from(u32::MAX)) as u32),
+                Outcome::Refused => now.refused += 1,
+                _ => now.failed += 1,
             }
-            (Expect::Refusal, Outcome::Refused) | (Expect::Silence, Outcome::Silent) => {
-                now.probes += 1;
+        } else {
+            now.probes += 1;
+        }
+        if as_expected {
+            return;
+        }
+        if target.expect != Expect::Answer {
+            let quiet = QUIET.contains(&phase.as_str());
+            let known = self.habits.get(&target.addr).is_some_and(|habit| habit == met);
+            if known {
                 return;
-            }
-            _ => {
-                now.probes += 1;
-                now.unexpected += 1;
+            } else if quiet {
+                // So it was before anything was done: listed, but no change when it comes again.
+                self.habits.insert(target.addr, met.to_owned());
+            } else {
+                self.now().unexpected += 1;
             }
         }
-        let met = match outcome {
-            Outcome::Answered(_) => "answered".to_owned(),
-            Outcome::Refused => "refused".to_owned(),
-            Outcome::Silent => "timed out".to_owned(),
-            Outcome::Failed(why) => why.clone(),
-        };
-        let expected = match target.expect {
+        let wanted = match target.expect {
             Expect::Answer => "an answer",
             Expect::Refusal => "a refusal",
             Expect::Silence => "silence",
         };
-        self.trouble("connect", target, None, &format!("{met}, where {expected} was expected"), phase);
+        self.trouble("connect", target, None, &format!("{met}, where {wanted} was expected"), phase);
     }
 
     fn trouble(&mut self, what: &str, target: &Target, client: Option<String>, reason: &str, phase: String) {
