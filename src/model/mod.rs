@@ -4,13 +4,15 @@ mod diff;
 mod frontend;
 pub mod select;
 mod table;
+mod treatment;
 mod view;
 
 pub use diff::{Difference, FieldDifference, Side, diff};
 pub use frontend::{
     Backend, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol,
-    ServiceName, TrafficSource, Treatment,
+    ServiceName,
 };
 pub use select::{KubeVersion, Semantics};
 pub use table::{Conflict, Detector, NodeFacts, NodePortScope, ServiceTable};
+pub use treatment::{TrafficSource, Treatment};
 pub use view::FrontendView;

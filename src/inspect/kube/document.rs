@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::config::{ConfigError, SETTINGS, Source, Text, Words};
+use super::config::{ConfigError, Source, Text};
+use super::settings::{SETTINGS, Words};
 
 /// A KubeProxyConfiguration with its keys in lower case: `/configz` answered in Go's names (`ClusterCIDR`) up to 1.30 or
 /// so and in the API's (`clusterCIDR`) since.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{SETTINGS, Source, Text, Words};
+use super::config::{Source, Text};
+use super::settings::{SETTINGS, Words};
 
 /// Reads the lines `FLAG: --name="value"` (`-v=1` and above) and `"Version info" version="v1.36.2"`. Of several starts the
 /// last one counts. If it started with `--config`, kube-proxy ignored every other flag but `--hostname-override`.

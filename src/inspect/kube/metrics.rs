@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::config::{Source, Text, Words};
+use super::config::{Source, Text};
+use super::settings::Words;
 
 /// Reads `kubernetes_build_info` and `kubernetes_feature_enabled` (1.26 and later).
 pub(super) fn read(text: Text<'_>, words: &mut Words) {

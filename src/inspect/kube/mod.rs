@@ -9,6 +9,7 @@ mod metrics;
 mod notice;
 mod objects;
 mod place;
+mod settings;
 mod text;
 
 use std::collections::BTreeSet;

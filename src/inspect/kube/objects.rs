@@ -70,14 +70,14 @@ pub enum ObjectsError {
         source: serde_json::Error,
     },
     /// One object has a field of another type than the API gives it.
-    #[error("{place}: {object}: field {field}: {reason}")]
+    #[error("{place}: {object}: {}{reason}", .field.as_ref().map(|f| format!("field {f}: ")).unwrap_or_default())]
     Field {
         /// File or command line.
         place: String,
         /// The object.
         object: Box<ObjectRef>,
-        /// JSON path inside the object.
-        field: String,
+        /// JSON path inside the object; `None` if the object as a whole is at fault, as by its apiVersion.
+        field: Option<String>,
         /// What is wrong with it.
         reason: String,
     },
@@ -156,7 +156,7 @@ impl Objects {
     /// Adds the objects of one document. `place` names it in errors.
     pub fn add(&mut self, bytes: &[u8], place: &str) -> Result<(), ObjectsError> {
         let head: Head = serde_json::from_slice(bytes).map_err(|e| diagnose(bytes, place, e))?;
-        if head.metadata.more.is_some_and(|token| !token.is_empty()) {
+        if head.kind.ends_with("List") && head.metadata.more.is_some_and(|token| !token.is_empty()) {
             return Err(ObjectsError::Page { place: place.to_owned() });
         }
         match head.kind.as_str() {
@@ -256,9 +256,10 @@ fn diagnose(bytes: &[u8], place: &str, error: serde_json::Error) -> ObjectsError
     ObjectsError::Json { place: place.to_owned(), source: error }
 }
 
-fn fault<T: DeserializeOwned>(item: &Value) -> Option<(String, String)> {
+fn fault<T: DeserializeOwned>(item: &Value) -> Option<(Option<String>, String)> {
     let error = serde_path_to_error::deserialize::<_, T>(item.clone()).err()?;
-    Some((error.path().to_string(), error.inner().to_string()))
+    let path = error.path();
+    Some((path.iter().next().map(|_| path.to_string()), error.inner().to_string()))
 }
 
 /// `namespace/name` of an object, for messages and keys.
