@@ -12,4 +12,5 @@ pub mod inspect;
 pub mod lab;
 pub mod migrate;
 pub mod model;
+pub mod source;
 pub mod ui;

@@ -5,6 +5,10 @@ mod diff;
 mod inspect;
 mod lab;
 mod migrate;
+mod notices;
+#[cfg(test)]
+mod samples;
+mod selection;
 mod snapshot;
 mod version;
 
@@ -14,6 +18,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::capture::{self, CaptureError, Node, NodeOptions};
+use crate::source::{self, Lifted, Via};
 use crate::ui::{ColorChoice, Exit, Failure, Format, Ui, UiOptions};
 
 const EXAMPLES: &str = "\
@@ -159,6 +164,19 @@ impl Context {
     /// Opens the node that the global options name.
     pub fn node(&self) -> Result<Node, CaptureError> {
         Node::open(&self.globals.node_options())
+    }
+
+    /// What to read if the command line does not say: the API's objects where they are given, else the rules.
+    fn via(&self, given: Option<Via>) -> Via {
+        given.unwrap_or(if self.globals.services_from.is_some() { Via::Api } else { Via::Iptables })
+    }
+
+    /// Reads a node's table from one source.
+    fn lift(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
+        let progress = self.ui.progress(None, format!("reading {via}"));
+        let lifted = source::read(via, node)?;
+        drop(progress);
+        Ok(lifted)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `kpx version`.
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::Context;
 use crate::ui::{Exit, Failure, Report, Table};
@@ -27,6 +28,12 @@ pub(super) fn run(context: &mut Context, _args: &Args) -> Result<Exit, Failure> 
     Ok(Exit::Fine)
 }
 
+/// SHA-256 of the eBPF object in this program, as `sha256sum ebpf/kpx.bpf.o` prints it.
+fn object_hash() -> String {
+    let hash = Sha256::digest(include_bytes!("../../ebpf/kpx.bpf.o"));
+    hash.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
 struct Version;
 
 impl Version {
@@ -35,6 +42,8 @@ impl Version {
         vec![
             ("version", Some(env!("CARGO_PKG_VERSION").to_owned())),
             ("commit", option_env!("KPX_COMMIT").map(str::to_owned)),
+            ("object_sha256", Some(object_hash())),
+            ("layout_version", Some(kpx_abi::LAYOUT_VERSION.to_string())),
             ("kernel_floor", Some(KERNEL_FLOOR.to_owned())),
         ]
     }

@@ -1,11 +1,13 @@
 //! Borderless layout: what fits stays on one line, what does not is wrapped where a reader would break it.
 //!
-//! Addresses and names are what operators copy, so the widest columns give way first, cells break at spaces, then
-//! after `/`, then after `-`, and inside a word only when nothing else is left.
+//! Addresses and names are what operators copy, so the widest columns give way first, cells break at spaces and commas,
+//! then after `/`, then after `-`, and inside a word only when nothing else is left.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::table::{Align, Cell, Table};
+use super::table::{Align, Column, Table};
 
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -25,6 +27,14 @@ pub(super) fn rows(table: &Table, width: Option<usize>, headers: bool, color: bo
         let cells: Vec<_> =
             row.iter().zip(&widths).map(|(cell, width)| (wrap(cell.shown(), *width), cell.tone.style())).collect();
         lines(table, &widths, &cells, color, out);
+    }
+}
+
+/// Appends a line of words to `out`.
+pub(super) fn sentence(text: &str, width: Option<usize>, out: &mut String) {
+    for line in wrap(text, width.unwrap_or(usize::MAX)) {
+        out.push_str(line);
+        out.push('\n');
     }
 }
 
@@ -55,44 +65,65 @@ fn lines(table: &Table, widths: &[usize], cells: &[(Vec<&str>, anstyle::Style)],
 
 /// The width of each column.
 fn widths(table: &Table, available: Option<usize>, headers: bool) -> Vec<usize> {
-    let measure = |of: fn(&str) -> usize| -> Vec<usize> {
-        let column = |i: usize| {
-            let heading = if headers { table.columns[i].heading.len() } else { 0 };
-            let longest = table.rows.iter().map(|row| of(Cell::shown(&row[i]))).max().unwrap_or(0);
-            longest.max(heading)
+    let columns: Vec<Measure> = (0..table.columns.len()).map(|i| Measure::of(table, i, headers)).collect();
+    let mut widths: Vec<usize> = columns.iter().map(|column| column.natural).collect();
+    let Some(available) = available else { return widths };
+    let room = available.saturating_sub(GAP * columns.len().saturating_sub(1));
+    let least = |of: fn(&Measure) -> usize, spare_whole: bool| -> Vec<usize> {
+        let keep = |column: &Column| column.align == Align::Right || (column.whole && spare_whole);
+        let floor = |(column, measure): (&Column, &Measure)| {
+            if keep(column) { measure.natural } else { of(measure).min(measure.natural) }
         };
-        (0..table.columns.len()).map(column).collect()
+        table.columns.iter().zip(&columns).map(floor).collect()
     };
-    let natural = measure(|text| text.split('\n').map(count).max().unwrap_or(0));
-    let Some(available) = available else { return natural };
-    let gaps = GAP * table.columns.len().saturating_sub(1);
-    let room = available.saturating_sub(gaps);
-    let fixed = |i: usize| table.columns[i].align == Align::Right;
-    let pieces = measure(|text| pieces(text).map(|(piece, _)| count(piece.trim_end())).max().unwrap_or(0));
-    let pieces: Vec<usize> = (0..natural.len()).map(|i| if fixed(i) { natural[i] } else { pieces[i] }).collect();
-    let widths = shrink(&natural, &pieces, room);
-    if widths.iter().sum::<usize>() <= room {
-        return widths;
+    // First between words; then inside the words of ordinary columns; then wherever there is anything left to take.
+    for floor in [least(|m| m.piece, true), least(|_| NARROWEST, true), least(|_| NARROWEST, false)] {
+        shrink(&columns, &mut widths, &floor, room);
     }
-    let narrowest: Vec<usize> =
-        (0..natural.len()).map(|i| if fixed(i) { natural[i] } else { widths[i].min(NARROWEST) }).collect();
-    shrink(&widths, &narrowest, room)
+    widths
 }
 
-/// Takes from the widest columns until all fit into `room`, never below `least`.
-fn shrink(widths: &[usize], least: &[usize], room: usize) -> Vec<usize> {
-    let capped = |cap: usize| widths.iter().zip(least).map(move |(w, l)| (*w).min(cap.max(*l)));
-    let widest = widths.iter().copied().max().unwrap_or(0);
-    let cap = (0..=widest).rev().find(|cap| capped(*cap).sum::<usize>() <= room).unwrap_or(0);
-    let mut out: Vec<usize> = capped(cap).collect();
-    // What rounding left over goes to columns that were cut.
-    let mut left = room.saturating_sub(out.iter().sum());
-    for (width, natural) in out.iter_mut().zip(widths) {
-        let more = left.min(natural - *width);
-        *width += more;
-        left -= more;
+/// What is known of a column before its width is chosen.
+struct Measure {
+    /// The longest line of a cell or the heading.
+    natural: usize,
+    /// The longest piece that has no break inside.
+    piece: usize,
+    /// Length → how many lines of cells have it.
+    lengths: BTreeMap<usize, usize>,
+}
+
+impl Measure {
+    fn of(table: &Table, column: usize, headers: bool) -> Self {
+        let heading = if headers { table.columns[column].heading.len() } else { 0 };
+        let mut measure = Self { natural: heading, piece: heading, lengths: BTreeMap::new() };
+        for line in table.rows.iter().flat_map(|row| row[column].shown().split('\n')) {
+            let length = count(line);
+            measure.natural = measure.natural.max(length);
+            let longest = pieces(line).map(|(piece, _)| count(piece.trim_end())).max().unwrap_or(0);
+            measure.piece = measure.piece.max(longest);
+            *measure.lengths.entry(length).or_default() += 1;
+        }
+        measure
     }
-    out
+
+    /// How many more lines the cells take when the width goes from `width` to one less.
+    fn cost(&self, width: usize) -> usize {
+        let more = |length: usize| length.div_ceil(width - 1) - length.div_ceil(width);
+        self.lengths.range(width..).map(|(length, cells)| more(*length) * cells).sum()
+    }
+}
+
+/// Narrows columns, never below `floor`, until all fit into `room`: at each step the column where it costs the fewest
+/// new lines, of those the widest.
+fn shrink(columns: &[Measure], widths: &mut [usize], floor: &[usize], room: usize) {
+    while widths.iter().sum::<usize>() > room {
+        let candidates = (0..columns.len()).filter(|i| widths[*i] > floor[*i].max(1));
+        let Some(cheapest) = candidates.min_by_key(|i| (columns[*i].cost(widths[*i]), Reverse(widths[*i]))) else {
+            return;
+        };
+        widths[cheapest] -= 1;
+    }
 }
 
 /// Cuts a cell into lines of at most `width`.
@@ -111,7 +142,7 @@ fn wrap(text: &str, width: usize) -> Vec<&str> {
     out
 }
 
-/// The best place at or before `limit` to break a line: a space, else after a slash, else after a dash.
+/// The best place at or before `limit` to break a line: a space or comma, else after a slash, else after a dash.
 fn best_break(text: &str, limit: usize) -> Option<usize> {
     let mut best: Option<(u8, usize)> = None;
     let mut at = 0;
@@ -130,9 +161,9 @@ fn best_break(text: &str, limit: usize) -> Option<usize> {
 
 /// The unbreakable pieces of a text, each with the rank of the break behind it (lower is better).
 fn pieces(text: &str) -> impl Iterator<Item = (&str, u8)> {
-    text.split_inclusive([' ', '/', '-', '\n']).map(|piece| {
+    text.split_inclusive([' ', ',', '/', '-', '\n']).map(|piece| {
         let rank = match piece.as_bytes().last() {
-            Some(b' ' | b'\n') => 0,
+            Some(b' ' | b',' | b'\n') => 0,
             Some(b'/') => 1,
             _ => 2,
         };

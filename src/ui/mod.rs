@@ -10,6 +10,7 @@ mod progress;
 mod report;
 mod table;
 mod terminal;
+mod words;
 
 pub use failure::{Exit, Failure};
 pub use log::LOG_VARIABLE;
@@ -17,3 +18,4 @@ pub use progress::Progress;
 pub use report::{Report, to_value};
 pub use table::{Align, Cell, Column, Table, Tone};
 pub use terminal::{Buffer, ColorChoice, Format, Ui, UiOptions};
+pub use words::count;

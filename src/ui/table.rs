@@ -19,11 +19,13 @@ pub struct Column {
     pub heading: &'static str,
     /// Alignment of the cells.
     pub align: Align,
+    /// Whether its cells are wrapped only when no other column can give way: for what people copy.
+    pub whole: bool,
 }
 
 impl From<&'static str> for Column {
     fn from(heading: &'static str) -> Self {
-        Self { heading, align: Align::Left }
+        Self { heading, align: Align::Left, whole: false }
     }
 }
 
@@ -71,6 +73,11 @@ impl Cell {
         Self { text: text.into(), tone }
     }
 
+    /// A place left empty because the row above says it: blank, not `<none>`.
+    pub fn blank() -> Self {
+        Self::from(" ")
+    }
+
     /// The text as shown.
     pub(super) fn shown(&self) -> &str {
         if self.text.is_empty() { "<none>" } else { &self.text }
@@ -113,6 +120,15 @@ impl Table {
         self
     }
 
+    /// Keeps the cells of the named columns on one line as long as others can give way.
+    #[must_use]
+    pub fn whole(mut self, headings: &[&str]) -> Self {
+        for column in &mut self.columns {
+            column.whole |= headings.contains(&column.heading);
+        }
+        self
+    }
+
     /// Sets the title.
     #[must_use]
     pub fn title(mut self, title: impl Into<String>) -> Self {
@@ -141,16 +157,15 @@ impl Table {
     /// Renders to text. `width` is the terminal's, `None` when piped; `color` allows ANSI sequences.
     pub fn render(&self, width: Option<u16>, headers: bool, color: bool) -> String {
         let mut out = String::new();
+        let width = width.map(usize::from);
         if let Some(title) = &self.title {
-            out.push_str(title);
-            out.push('\n');
+            layout::sentence(title, width, &mut out);
         }
         if !self.rows.is_empty() {
-            layout::rows(self, width.map(usize::from), headers, color, &mut out);
+            layout::rows(self, width, headers, color, &mut out);
         }
         if let Some(footer) = &self.footer {
-            out.push_str(footer);
-            out.push('\n');
+            layout::sentence(footer, width, &mut out);
         }
         out
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::recordings;
 
 /// A file of a recording, unpacked; `None` if it is not there.
-fn file(path: &Path) -> Option<Vec<u8>> {
+pub(super) fn file(path: &Path) -> Option<Vec<u8>> {
     if path.is_file() {
         return Some(fs::read(path).expect("a recording can be read"));
     }
@@ -34,7 +34,7 @@ fn rules(dir: &Path) -> ServiceTable {
 }
 
 /// The table that the API gives for the node recorded in `dir`.
-fn api(dir: &Path, objects: &Path, node_name: Option<&str>) -> kube::KubeState {
+pub(super) fn api(dir: &Path, objects: &Path, node_name: Option<&str>) -> kube::KubeState {
     let options = NodeOptions {
         from: Some(dir.to_owned()),
         services_from: Some(objects.to_owned()),

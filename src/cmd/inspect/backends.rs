@@ -1,0 +1,140 @@
+//! `kpx inspect backends`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::cmd::selection::Selection;
+use crate::cmd::{Context, notices};
+use crate::model::{Backend, Protocol, ServiceTable};
+use crate::source::{Lifted, Via};
+use crate::ui::{Cell, Exit, Failure, Report, Table, count};
+
+const EXAMPLES: &str = "\
+Examples:
+  Which backends kpx's maps hold, and for which Services
+    $ kpx inspect backends
+
+  The backends of one Service as the rules have them
+    $ kpx inspect backends --via iptables --service shop/cart";
+
+/// Arguments of `kpx inspect backends`.
+#[derive(Args, Debug)]
+#[command(after_long_help = EXAMPLES)]
+pub struct BackendsArgs {
+    /// What to read [default: api with --services-from, else iptables]
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    via: Option<Via>,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+pub(super) fn run(context: &mut Context, args: &BackendsArgs) -> Result<Exit, Failure> {
+    let node = context.node()?;
+    let lifted = context.lift(&node, context.via(args.via))?;
+    let table = args.selection.of(lifted.table);
+    args.selection.found(table.frontends().len(), &lifted.place)?;
+    let lifted = Lifted { table, ..lifted };
+    notices::show(context, &lifted);
+    context.ui.report(&BackendList::of(&lifted))?;
+    Ok(Exit::Fine)
+}
+
+/// Backends with the frontends that may send to them.
+struct BackendList<'a> {
+    lifted: &'a Lifted,
+    backends: BTreeMap<(SocketAddr, Protocol), Used>,
+}
+
+/// What is known of one backend.
+struct Used {
+    backend: Backend,
+    /// Names of Service ports, or addresses where the name is not known.
+    services: Vec<String>,
+}
+
+impl<'a> BackendList<'a> {
+    fn of(lifted: &'a Lifted) -> Self {
+        Self { lifted, backends: by_address(&lifted.table) }
+    }
+}
+
+fn by_address(table: &ServiceTable) -> BTreeMap<(SocketAddr, Protocol), Used> {
+    let mut backends: BTreeMap<_, Used> = BTreeMap::new();
+    for frontend in table.frontends() {
+        let name = frontend.display_name();
+        for backend in frontend.cluster.iter().chain(&frontend.local) {
+            let used = backends
+                .entry((backend.addr(), frontend.key.protocol))
+                .or_insert_with(|| Used { backend: *backend, services: Vec::new() });
+            used.backend.local = used.backend.local.or(backend.local);
+            used.backend.state = used.backend.state.or(backend.state);
+            if !used.services.contains(&name) {
+                used.services.push(name.clone());
+            }
+        }
+    }
+    backends
+}
+
+fn known(local: Option<bool>) -> String {
+    local.map_or_else(|| "unknown".to_owned(), |local| if local { "yes" } else { "no" }.to_owned())
+}
+
+fn state(backend: &Backend) -> Value {
+    backend.state.map_or(Value::Null, |state| crate::ui::to_value(&state))
+}
+
+impl Report for BackendList<'_> {
+    fn kind(&self) -> &'static str {
+        "BackendList"
+    }
+
+    fn items(&self) -> Vec<Value> {
+        self.backends
+            .iter()
+            .map(|((address, protocol), used)| {
+                json!({
+                    "ip": address.ip(),
+                    "port": address.port(),
+                    "protocol": protocol,
+                    "local": used.backend.local,
+                    "state": state(&used.backend),
+                    "services": used.services,
+                })
+            })
+            .collect()
+    }
+
+    fn extra(&self) -> Map<String, Value> {
+        let mut extra = Map::new();
+        extra.insert("source".to_owned(), json!(self.lifted.via.to_string()));
+        extra.insert("read_from".to_owned(), json!(self.lifted.place));
+        extra.insert("notices".to_owned(), json!(self.lifted.notices));
+        extra
+    }
+
+    fn tables(&self, wide: bool) -> Vec<Table> {
+        let mut table = Table::new(&["BACKEND", "LOCAL", "STATE", "SERVICES"]).whole(&["BACKEND"]);
+        for ((address, protocol), used) in &self.backends {
+            let services = match used.services.as_slice() {
+                [first, rest @ ..] if !wide && !rest.is_empty() => format!("{first},+{}", rest.len()),
+                all => all.join(","),
+            };
+            let state = state(&used.backend).as_str().unwrap_or("unknown").to_owned();
+            table.row([format!("{address}/{protocol}"), known(used.backend.local), state, services].map(Cell::from));
+        }
+        let of = count(self.lifted.table.frontends().len(), "frontend");
+        vec![table.footer(format!(
+            "{} of {of}, read from {}",
+            count(self.backends.len(), "backend"),
+            self.lifted.place
+        ))]
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.backends.keys().map(|(address, protocol)| format!("{address}/{protocol}")).collect()
+    }
+}

@@ -1,0 +1,117 @@
+//! Where a [`ServiceTable`] can come from, by the name an operator types.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::capture::Node;
+use crate::error::Hinted;
+use crate::inspect::iptables::{self, IptablesError};
+use crate::inspect::kube::{self, KubeError};
+use crate::model::{Frontend, ServiceTable};
+
+/// A description of a node's Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+pub enum Via {
+    /// Services, EndpointSlices and Nodes of the Kubernetes API
+    Api,
+    /// The rules kube-proxy wrote, legacy or nft
+    Iptables,
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Api => "api",
+            Self::Iptables => "iptables",
+        })
+    }
+}
+
+/// A table with what its reader had to say.
+#[derive(Clone, Debug)]
+pub struct Lifted {
+    /// The source.
+    pub via: Via,
+    /// What exactly was read, such as `iptables (legacy) of node-a`.
+    pub place: String,
+    /// The table.
+    pub table: ServiceTable,
+    /// What the reader met and did not take for granted.
+    pub notices: Vec<Remark>,
+}
+
+/// Something a reader met that the table alone does not tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// A word for its kind, stable for scripts.
+    pub code: &'static str,
+    /// One sentence.
+    pub text: String,
+}
+
+/// Why there is no table from a source.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub enum SourceError {
+    /// The API's.
+    Api(#[from] KubeError),
+    /// The rules'.
+    Iptables(#[from] IptablesError),
+}
+
+impl Hinted for SourceError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Api(error) => error.hints(),
+            Self::Iptables(error) => error.hints(),
+        }
+    }
+}
+
+/// Reads the table of a node from one source.
+pub fn read(via: Via, node: &Node) -> Result<Lifted, SourceError> {
+    Ok(match via {
+        Via::Api => {
+            let state = kube::read_node(node)?;
+            let remark = |notice: &kube::Notice| Remark { code: "assumed", text: notice.to_string() };
+            Lifted {
+                via,
+                place: format!("API objects for node {}", state.node_name),
+                notices: state.notices.iter().map(remark).collect(),
+                table: state.table,
+            }
+        }
+        Via::Iptables => {
+            let state = iptables::read_node(node)?;
+            let place = match state.variant {
+                Some(variant) => format!("iptables-{variant} of {}", node.label()),
+                None => format!("iptables of {} (no rules of kube-proxy)", node.label()),
+            };
+            let remark = |notice: &iptables::Notice| Remark { code: notice.code(), text: notice.to_string() };
+            Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
+        }
+    })
+}
+
+/// Gives the frontends of `table` the names that `known` has for the same address, port and protocol.
+///
+/// BPF maps hold no names: without this, `kpx inspect --via ebpf` could show addresses only.
+#[must_use]
+pub fn join_names(table: &ServiceTable, known: &ServiceTable) -> ServiceTable {
+    let named = |frontend: &Frontend| {
+        let mut frontend = frontend.clone();
+        if frontend.service.is_none()
+            && let Some(other) = known.get(&frontend.key).iter().find(|f| f.service.is_some())
+        {
+            frontend.service.clone_from(&other.service);
+            frontend.port_name.clone_from(&other.port_name);
+        }
+        frontend
+    };
+    let mut joined =
+        ServiceTable::new(table.frontends().iter().map(named).collect(), table.v4.clone(), table.v6.clone());
+    joined.health_checks.clone_from(&table.health_checks);
+    joined
+}
