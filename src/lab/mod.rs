@@ -5,6 +5,7 @@
 //! Services and judges them by what both ends saw. Nothing of the machine's own namespace, cgroup root or global sysctls is
 //! touched, and all that is made is written down first, so that [`down`] removes it after a crash too.
 
+mod builtin;
 pub mod client;
 mod down;
 mod error;

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::client::{Class, PhaseTally, Tallies, Trouble};
 
-/// Phases whose gaps are the machine's own: nothing was done to the node in them.
+/// The phase in which flows are opened, and one in which nothing is done to the node: what goes wrong in them is no
+/// change.
 pub(super) const QUIET: [&str; 2] = ["start", "idle"];
 
 /// What the traffic went through.
@@ -18,10 +19,11 @@ pub struct TrafficReport {
     pub flows_lost: u64,
     /// Records that one end sent and the other never saw.
     pub records_lost: u64,
-    /// Longest time between two records of one flow, milliseconds, outside of the idle phase.
+    /// Longest time between two records of one flow, milliseconds, once the first flows were open and outside of the idle
+    /// phase.
     pub longest_gap_ms: f64,
-    /// The same in the idle phase, in which nothing was done to the node.
-    pub idle_gap_ms: f64,
+    /// The same in the idle phase, in which nothing was done to the node; null if there was none.
+    pub idle_gap_ms: Option<f64>,
     /// Short connections to Services that have to answer.
     pub connects_total: u64,
     /// Short connections that failed, refusals among them.
@@ -49,10 +51,10 @@ pub struct ClassReport {
     pub flows_total: u64,
     /// Flows lost.
     pub flows_lost: u64,
-    /// Longest gap outside of the idle phase, milliseconds.
+    /// Longest gap, as above.
     pub longest_gap_ms: f64,
-    /// Longest gap in the idle phase, milliseconds.
-    pub idle_gap_ms: f64,
+    /// Longest gap in the idle phase.
+    pub idle_gap_ms: Option<f64>,
 }
 
 /// One phase.
@@ -126,7 +128,14 @@ pub(super) fn merge(clients: impl Iterator<Item = Tallies>) -> TrafficReport {
     }
     let mut classes: BTreeMap<Class, ClassReport> = BTreeMap::new();
     for phase in phases {
-        let quiet = QUIET.contains(&phase.phase.as_str());
+        let [start, idle] = QUIET.map(|quiet| phase.phase == quiet);
+        let longer = |longest: &mut f64, idle_gap: &mut Option<f64>, us: u64| {
+            if idle {
+                *idle_gap = Some(idle_gap.unwrap_or_default().max(ms(us)));
+            } else if !start {
+                *longest = longest.max(ms(us));
+            }
+        };
         let (mut opened, mut lost, mut gap) = (0, 0, 0);
         for (class, tally) in &phase.classes {
             opened += tally.opened;
@@ -138,17 +147,15 @@ pub(super) fn merge(clients: impl Iterator<Item = Tallies>) -> TrafficReport {
                 flows_total: 0,
                 flows_lost: 0,
                 longest_gap_ms: 0.0,
-                idle_gap_ms: 0.0,
+                idle_gap_ms: None,
             });
             sum.flows_total += tally.opened;
             sum.flows_lost += tally.lost;
-            let longest = if quiet { &mut sum.idle_gap_ms } else { &mut sum.longest_gap_ms };
-            *longest = longest.max(ms(tally.longest_gap_us));
+            longer(&mut sum.longest_gap_ms, &mut sum.idle_gap_ms, tally.longest_gap_us);
         }
         report.flows_total += opened;
         report.flows_lost += lost;
-        let longest = if quiet { &mut report.idle_gap_ms } else { &mut report.longest_gap_ms };
-        *longest = longest.max(ms(gap));
+        longer(&mut report.longest_gap_ms, &mut report.idle_gap_ms, gap);
         report.connects_total += phase.connects;
         report.connects_failed += phase.failed + phase.refused;
         report.connects_refused += phase.refused;
@@ -214,7 +221,8 @@ mod tests {
             |gap| Tallies { phases: vec![phase("idle", 0, 9_000), phase("apply", 1, gap)], troubles: Vec::new() };
         let report = merge([client(4_000), client(5_500)].into_iter());
         assert_eq!((report.flows_total, report.flows_lost), (8, 2));
-        assert!((report.longest_gap_ms - 5.5).abs() < 1e-9 && (report.idle_gap_ms - 9.0).abs() < 1e-9);
+        assert!((report.longest_gap_ms - 5.5).abs() < 1e-9);
+        assert_eq!(report.idle_gap_ms, Some(9.0));
         assert_eq!((report.connects_total, report.connects_failed), (12, 4));
         let apply = report.phase("apply").unwrap();
         assert_eq!((apply.flows_open, apply.flows_lost), (10, 2));

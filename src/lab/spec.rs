@@ -151,6 +151,16 @@ impl Spec {
         })
     }
 
+    /// The recorded rules in a few words: backend, family and number of rules.
+    pub fn rules_summary(&self) -> String {
+        let one = |rules: &Rules| {
+            let number =
+                rules.text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"[") || line.starts_with(b"-A"));
+            format!("iptables-{} {}: {}", rules.variant, rules.family, number.count())
+        };
+        self.rules.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// The frontends that clients at one place use.
     pub fn targets(&self, place: Place) -> &[Target] {
         self.targets.get(&place).map_or(&[], Vec::as_slice)

@@ -72,6 +72,17 @@ pub enum Expect {
     Silence,
 }
 
+impl Expect {
+    /// What a Service does that is expected to do this.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Answer => "answer",
+            Self::Refusal => "refuse",
+            Self::Silence => "stay silent",
+        }
+    }
+}
+
 /// A frontend that clients use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {

@@ -1,18 +1,52 @@
 //! `kpx lab`: a recorded node in network namespaces.
 
+mod demo;
+mod stop;
+mod view;
+
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use self::stop::Stop;
+use self::view::TrafficView;
 use super::Context;
-use crate::lab::{self, Lab as Running, LabError, Names, Spec, Traffic, TrafficOptions, TrafficReport};
-use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, to_value};
+use crate::lab::{self, Lab as Running, LabError, Names, Spec, Traffic, TrafficOptions};
+use crate::ui::{Cell, Exit, Failure, Report, Table, Tone};
+
+const UP_EXAMPLES: &str = "\
+Examples:
+  Bring up the recording that comes with kpx
+    $ kpx lab up
+
+  Bring up a snapshot beside it, with API objects from elsewhere
+    $ kpx lab up --name mine --from node-a.tar.zst --services-from objects.json";
+
+const DOWN_EXAMPLES: &str = "\
+Examples:
+  Remove the lab called demo, also if bringing it up was killed
+    $ kpx lab down
+
+  Remove all labs of this machine
+    $ kpx lab down --all";
+
+const TRAFFIC_EXAMPLES: &str = "\
+Examples:
+  Run traffic for ten seconds; exit code 2 if anything was lost
+    $ kpx lab traffic
+
+  Run more of it for longer, for a program to read
+    $ kpx lab traffic mine --seconds 60 --flows 1000 -o json";
+
+/// Options of commands that the demonstration runs: what they print is shown by it.
+const EXPORTED: [&str; 2] = ["--no-progress", "--no-input"];
 
 /// Subcommands of `kpx lab`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Lab {
+    /// Watch a recorded node go to eBPF and come back, under live traffic
+    Demo(demo::Demo),
     /// Bring a recorded node up in network namespaces
     Up(Up),
     /// Remove a lab and everything it made, also after a crash
@@ -31,9 +65,7 @@ pub enum Lab {
 
 /// Arguments of `kpx lab up`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  kpx lab up --from node-a.tar.zst\n  kpx lab up --from small/iptables-nft/running --services-from small/api --name nft"
-)]
+#[command(after_long_help = UP_EXAMPLES)]
 pub struct Up {
     /// Name of the lab
     #[arg(long, default_value = "demo")]
@@ -42,7 +74,7 @@ pub struct Up {
 
 /// Arguments of `kpx lab down`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kpx lab down\n  kpx lab down --all")]
+#[command(after_long_help = DOWN_EXAMPLES)]
 pub struct Down {
     /// Name of the lab
     #[arg(default_value = "demo")]
@@ -54,7 +86,7 @@ pub struct Down {
 
 /// Arguments of `kpx lab traffic`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  kpx lab traffic\n  kpx lab traffic nft --seconds 30 --flows 400 -o json")]
+#[command(after_long_help = TRAFFIC_EXAMPLES)]
 pub struct TrafficArgs {
     /// Name of the lab
     #[arg(default_value = "demo")]
@@ -102,6 +134,7 @@ impl Amount {
 
 pub(super) fn run(context: &mut Context, command: Lab) -> Result<Exit, Failure> {
     match command {
+        Lab::Demo(args) => demo::run(context, &args),
         Lab::Up(args) => up(context, &args),
         Lab::Down(args) => down(context, &args),
         Lab::List => list(context),
@@ -122,14 +155,18 @@ fn program() -> Result<PathBuf, LabError> {
 }
 
 fn up(context: &mut Context, args: &Up) -> Result<Exit, Failure> {
-    if context.globals.from.is_none() {
-        return Err(Failure::usage("a lab needs a recorded node: give --from SNAPSHOT")
-            .hint("record one with: kpx snapshot DIR"));
-    }
-    let spec = Spec::read(&context.node()?, &args.name)?;
+    let stop = Stop::on_signals()?;
+    let spec = match context.globals.from {
+        Some(_) => Spec::read(&context.node()?, &args.name)?,
+        None => Spec::builtin(&args.name)?,
+    };
     let progress = context.ui.progress(None, format!("bringing up lab {}", args.name));
     let running = Running::up(&spec, &program()?)?;
     drop(progress);
+    if stop.asked() {
+        drop(running);
+        return Ok(Exit::Interrupted);
+    }
     let options = running.options().join(" ");
     let name = running.names().to_string();
     running.keep();
@@ -248,12 +285,13 @@ impl Report for Labs {
 
 fn traffic(context: &mut Context, args: &TrafficArgs) -> Result<Exit, Failure> {
     Names::new(&args.name)?;
+    let stop = Stop::on_signals()?;
     let mut running = Running::open(&args.name, &program()?)?;
     let progress = context.ui.progress(Some(args.seconds), "traffic");
     let mut traffic = Traffic::start(&mut running, &args.amount.options())?;
     traffic.phase("traffic")?;
     for _ in 0..args.seconds {
-        thread::sleep(Duration::from_secs(1));
+        stop.sleep(Duration::from_secs(1));
         progress.inc(1);
     }
     let report = traffic.stop()?;
@@ -261,111 +299,4 @@ fn traffic(context: &mut Context, args: &TrafficArgs) -> Result<Exit, Failure> {
     let exit = if report.clean() { Exit::Fine } else { Exit::ActOn };
     context.ui.report(&TrafficView(&report))?;
     Ok(exit)
-}
-
-/// A traffic report as the commands print it.
-pub(super) struct TrafficView<'a>(pub(super) &'a TrafficReport);
-
-impl Report for TrafficView<'_> {
-    fn kind(&self) -> &'static str {
-        "TrafficReport"
-    }
-
-    fn items(&self) -> Vec<Value> {
-        self.0.phases.iter().map(to_value).collect()
-    }
-
-    fn extra(&self) -> Map<String, Value> {
-        match to_value(self.0) {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        }
-    }
-
-    fn tables(&self, _wide: bool) -> Vec<Table> {
-        let mut tables = vec![self.phases(), self.classes()];
-        if !self.0.troubles.is_empty() {
-            tables.push(self.troubles());
-        }
-        tables
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.phases.iter().map(|phase| phase.phase.clone()).collect()
-    }
-}
-
-/// More troubles than these say nothing new on a screen; `-o json` has them all.
-const TROUBLES: usize = 12;
-
-impl TrafficView<'_> {
-    fn phases(&self) -> Table {
-        let headings =
-            ["PHASE", "SECONDS", "OPEN", "OPENED", "LOST", "GAP-MS", "CONNECTS", "FAILED", "P50-US", "P99-US"];
-        let mut table = Table::new(&headings).right(&headings[1..]);
-        for phase in &self.0.phases {
-            let latency = |pick: fn(&lab::Latency) -> u32| phase.connect.as_ref().map(pick).map(|us| us.to_string());
-            table.row([
-                Cell::from(phase.phase.as_str()),
-                format!("{:.1}", phase.seconds).into(),
-                phase.flows_open.to_string().into(),
-                phase.flows_opened.to_string().into(),
-                count(phase.flows_lost),
-                format!("{:.1}", phase.longest_gap_ms).into(),
-                phase.connects.to_string().into(),
-                count(phase.connects_failed),
-                latency(|l| l.p50_us).unwrap_or_default().into(),
-                latency(|l| l.p99_us).unwrap_or_default().into(),
-            ]);
-        }
-        table
-    }
-
-    fn classes(&self) -> Table {
-        let report = self.0;
-        let headings = ["FLOWS", "TOTAL", "LOST", "GAP-MS", "IDLE-GAP-MS"];
-        let mut table = Table::new(&headings).right(&headings[1..]);
-        for class in &report.classes {
-            table.row([
-                Cell::from(class.class.name()),
-                class.flows_total.to_string().into(),
-                count(class.flows_lost),
-                format!("{:.1}", class.longest_gap_ms).into(),
-                format!("{:.1}", class.idle_gap_ms).into(),
-            ]);
-        }
-        table.footer(format!(
-            "flows: {} of {} lost, records lost: {}, connects: {} of {} failed, probes of Services without backends: {} of {} unexpected",
-            report.flows_lost,
-            report.flows_total,
-            report.records_lost,
-            report.connects_failed,
-            report.connects_total,
-            report.probes_unexpected,
-            report.probes_total,
-        ))
-    }
-
-    fn troubles(&self) -> Table {
-        let mut table = Table::new(&["WHAT", "FROM", "SERVICE", "ADDRESS", "PHASE", "REASON"]);
-        for trouble in self.0.troubles.iter().take(TROUBLES) {
-            table.row([
-                trouble.what.as_str(),
-                trouble.place.as_str(),
-                trouble.service.as_str(),
-                trouble.addr.as_str(),
-                trouble.phase.as_str(),
-                trouble.reason.as_str(),
-            ]);
-        }
-        match self.0.troubles.len().saturating_sub(TROUBLES) {
-            0 => table,
-            more => table.footer(format!("and {more} more; -o json lists them")),
-        }
-    }
-}
-
-/// A number of things gone wrong.
-fn count(number: u64) -> Cell {
-    Cell::toned(number.to_string(), if number == 0 { Tone::Good } else { Tone::Bad })
 }
