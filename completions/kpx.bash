@@ -312,7 +312,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__diff)
-            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help api iptables api iptables"
+            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help api iptables ebpf api iptables ebpf"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -749,7 +749,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables ebpf" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)
@@ -918,7 +918,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__links)
-            opts="-o -q -v -h --own --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -980,7 +980,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__maps)
-            opts="-o -q -v -h --own --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1042,7 +1042,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__programs)
-            opts="-o -q -v -h --own --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1111,7 +1111,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables ebpf" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)

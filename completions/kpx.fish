@@ -87,7 +87,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "links" -d 'List BPF links of the host, with their programs'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
-iptables\t'The rules kube-proxy wrote, legacy or nft'"
+iptables\t'The rules kube-proxy wrote, legacy or nft'
+ebpf\t'kpx\'s own pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l service -d 'Only this Service' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
@@ -114,7 +115,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
-iptables\t'The rules kube-proxy wrote, legacy or nft'"
+iptables\t'The rules kube-proxy wrote, legacy or nft'
+ebpf\t'kpx\'s own pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l service -d 'Only this Service' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
@@ -157,7 +159,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l own -d 'Only kpx\'s own'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l ours -d 'Only kpx\'s own'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
@@ -181,7 +183,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l own -d 'Only kpx\'s own'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l ours -d 'Only kpx\'s own'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
@@ -205,7 +207,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l own -d 'Only kpx\'s own'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l ours -d 'Only kpx\'s own'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l no-input -d 'Never ask; fail instead, naming the flag that answers'

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::capture::Node;
+use crate::dataplane::{Dataplane, DataplaneError, Paths};
 use crate::error::Hinted;
 use crate::inspect::iptables::{self, IptablesError};
 use crate::inspect::kube::{self, KubeError};
@@ -18,6 +19,8 @@ pub enum Via {
     Api,
     /// The rules kube-proxy wrote, legacy or nft
     Iptables,
+    /// kpx's own pinned BPF maps
+    Ebpf,
 }
 
 impl fmt::Display for Via {
@@ -25,6 +28,7 @@ impl fmt::Display for Via {
         f.pad(match self {
             Self::Api => "api",
             Self::Iptables => "iptables",
+            Self::Ebpf => "ebpf",
         })
     }
 }
@@ -53,12 +57,22 @@ pub struct Remark {
 
 /// Why there is no table from a source.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
 pub enum SourceError {
     /// The API's.
+    #[error(transparent)]
     Api(#[from] KubeError),
     /// The rules'.
+    #[error(transparent)]
     Iptables(#[from] IptablesError),
+    /// The maps'.
+    #[error(transparent)]
+    Ebpf(#[from] DataplaneError),
+    /// A snapshot lists maps, but not what is in them.
+    #[error("{label} is a snapshot, and what kpx's maps hold is not in one")]
+    NoMaps {
+        /// The snapshot.
+        label: String,
+    },
 }
 
 impl Hinted for SourceError {
@@ -66,12 +80,14 @@ impl Hinted for SourceError {
         match self {
             Self::Api(error) => error.hints(),
             Self::Iptables(error) => error.hints(),
+            Self::Ebpf(error) => error.hints(),
+            Self::NoMaps { .. } => vec!["run it on the node itself, without --from".to_owned()],
         }
     }
 }
 
-/// Reads the table of a node from one source.
-pub fn read(via: Via, node: &Node) -> Result<Lifted, SourceError> {
+/// Reads the table of a node from one source; `paths` is where kpx's dataplane would be.
+pub fn read(via: Via, node: &Node, paths: &Paths) -> Result<Lifted, SourceError> {
     Ok(match via {
         Via::Api => {
             let state = kube::read_node(node)?;
@@ -92,6 +108,13 @@ pub fn read(via: Via, node: &Node) -> Result<Lifted, SourceError> {
             let remark = |notice: &iptables::Notice| Remark { code: notice.code(), text: notice.to_string() };
             Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
         }
+        Via::Ebpf if !node.is_live() => return Err(SourceError::NoMaps { label: node.label() }),
+        Via::Ebpf => Lifted {
+            via,
+            place: format!("BPF maps in {}", paths.pins.display()),
+            table: Dataplane::expect(paths)?.table()?,
+            notices: Vec::new(),
+        },
     })
 }
 

@@ -3,5 +3,6 @@
 mod environment;
 mod generated;
 mod help;
+mod maps;
 mod streams;
 mod tables;

@@ -7,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::selection::Selection;
 use super::{Context, notices};
-use crate::model::{Difference, FieldDifference, Side, TrafficSource, diff};
-use crate::source::{Lifted, Via};
+use crate::dataplane::{NotServed, Served};
+use crate::model::{Difference, FieldDifference, Frontend, Side, TrafficSource, diff};
+use crate::source::{Lifted, Via, join_names};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, count, to_value};
 
 const EXAMPLES: &str = "\
@@ -39,16 +40,12 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
             .hint("name two of api, iptables and ebpf, such as kpx diff api iptables"));
     }
     let node = context.node()?;
-    let mut sides = Vec::new();
-    for via in [args.a, args.b] {
-        let lifted = context.lift(&node, via)?;
-        notices::show(context, &lifted);
-        sides.push(Lifted { table: args.selection.of(lifted.table), ..lifted });
-    }
-    let (b, a) = (sides.pop().expect("two were read"), sides.pop().expect("two were read"));
-    args.selection
-        .found(a.table.frontends().len() + b.table.frontends().len(), &format!("{} or {}", args.a, args.b))?;
-    let comparison = Comparison { differences: diff(&a.table, &b.table), a, b };
+    let (a, b) = (context.lift(&node, args.a)?, context.lift(&node, args.b)?);
+    notices::show(context, &a);
+    notices::show(context, &b);
+    let comparison = Comparison::of(a, b, &args.selection);
+    let frontends = comparison.a.table.frontends().len() + comparison.b.table.frontends().len();
+    args.selection.found(frontends + comparison.with_the_rules.len(), &format!("{} or {}", args.a, args.b))?;
     context.ui.report(&comparison)?;
     Ok(if comparison.differences.is_empty() { Exit::Fine } else { Exit::ActOn })
 }
@@ -58,9 +55,29 @@ struct Comparison {
     a: Lifted,
     b: Lifted,
     differences: Vec<Difference>,
+    /// Where kpx's maps are one side: what the other side has and the maps are not meant to.
+    with_the_rules: Vec<(Frontend, NotServed)>,
 }
 
 impl Comparison {
+    fn of(mut a: Lifted, mut b: Lifted, selection: &Selection) -> Self {
+        let narrow = |maps: &mut Lifted, other: &mut Lifted| {
+            if maps.via != Via::Ebpf {
+                return Vec::new();
+            }
+            let served = Served::of(&other.table);
+            maps.table = join_names(&maps.table, &other.table);
+            other.table = served.table;
+            served.others
+        };
+        let mut with_the_rules = narrow(&mut a, &mut b);
+        with_the_rules.extend(narrow(&mut b, &mut a));
+        a.table = selection.of(a.table);
+        b.table = selection.of(b.table);
+        with_the_rules.retain(|(frontend, _)| selection.keeps(frontend));
+        Self { differences: diff(&a.table, &b.table), a, b, with_the_rules }
+    }
+
     fn footer(&self) -> String {
         let (a, b) = (self.a.table.frontends().len(), self.b.table.frontends().len());
         let differences = count(self.differences.len(), "difference");
@@ -71,7 +88,11 @@ impl Comparison {
         };
         let tally = self.tally();
         let tally = if tally.is_empty() { String::new() } else { format!(" ({})", tally.join(", ")) };
-        format!("{differences} in {of}{tally}")
+        let rest = match self.with_the_rules.len() {
+            0 => String::new(),
+            n => format!("; {n} more stay with the rules, not meant for the maps"),
+        };
+        format!("{differences} in {of}{tally}{rest}")
     }
 
     /// How many differences are of which sort, the most frequent first.
@@ -99,6 +120,7 @@ const fn heading(via: Via) -> &'static str {
     match via {
         Via::Api => "API",
         Via::Iptables => "IPTABLES",
+        Via::Ebpf => "EBPF",
     }
 }
 
@@ -150,6 +172,18 @@ impl Report for Comparison {
         extra.insert("a".to_owned(), side(&self.a));
         extra.insert("b".to_owned(), side(&self.b));
         extra.insert("differences".to_owned(), json!(self.differences.len()));
+        let rest: Vec<Value> = self
+            .with_the_rules
+            .iter()
+            .map(|(frontend, reason)| {
+                json!({
+                    "service": frontend.service.as_ref().map(ToString::to_string),
+                    "frontend": frontend.key.to_string(),
+                    "reason": reason.to_string(),
+                })
+            })
+            .collect();
+        extra.insert("with_the_rules".to_owned(), json!(rest));
         extra
     }
 
@@ -239,9 +273,9 @@ impl Report for Comparison {
 
 #[cfg(test)]
 mod tests {
-    use super::Comparison;
+    use super::{Comparison, Selection};
     use crate::cmd::samples;
-    use crate::model::{NoBackends, Policy, ServiceTable, diff};
+    use crate::model::{NoBackends, Policy, ServiceTable};
     use crate::source::{Lifted, Via};
     use crate::ui::{Format, Ui, UiOptions};
 
@@ -251,7 +285,7 @@ mod tests {
         change(&mut frontends);
         let table = ServiceTable::new(frontends, b.table.v4.clone(), b.table.v6.clone());
         let b = Lifted { table, ..b };
-        let comparison = Comparison { differences: diff(&a.table, &b.table), a, b };
+        let comparison = Comparison::of(a, b, &Selection::default());
         let (mut ui, out, _) = Ui::buffered(UiOptions { format, ..UiOptions::default() }, width);
         ui.report(&comparison).expect("memory takes everything");
         out.text()
@@ -340,6 +374,7 @@ mod tests {
             ]
           },
           "differences": 4,
+          "with_the_rules": [],
           "items": [
             {
               "difference": "only-in-b",

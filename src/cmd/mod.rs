@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::capture::{self, CaptureError, Node, NodeOptions};
-use crate::source::{self, Lifted, Via};
+use crate::dataplane::Paths;
+use crate::source::{self, Lifted, Remark, Via};
 use crate::ui::{ColorChoice, Exit, Failure, Format, Ui, UiOptions};
 
 const EXAMPLES: &str = "\
@@ -104,6 +105,7 @@ pub struct Globals {
         hide_short_help = true,
         value_name = "NAME",
         env = "KPX_NODE_NAME",
+        hide_env_values = true,
         global = true,
         help_heading = "Node"
     )]
@@ -118,6 +120,7 @@ pub struct Globals {
         hide_short_help = true,
         value_name = "FILE",
         env = "KUBECONFIG",
+        hide_env_values = true,
         global = true,
         help_heading = "Cluster"
     )]
@@ -173,9 +176,25 @@ impl Context {
 
     /// Reads a node's table from one source.
     fn lift(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
+        // Maps are read through their pins; the cgroup is for those who attach.
+        let paths = Paths { pins: self.globals.bpffs.clone(), cgroup: self.globals.cgroup().unwrap_or_default() };
         let progress = self.ui.progress(None, format!("reading {via}"));
-        let lifted = source::read(via, node)?;
+        let lifted = source::read(via, node, &paths)?;
         drop(progress);
+        Ok(lifted)
+    }
+
+    /// The same with the names that BPF maps do not hold: from the API's objects where they are given, else from the rules.
+    fn lift_named(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
+        let mut lifted = self.lift(node, via)?;
+        if via == Via::Ebpf {
+            match self.lift(node, self.via(None)) {
+                Ok(known) => lifted.table = source::join_names(&lifted.table, &known.table),
+                Err(failure) => lifted
+                    .notices
+                    .push(Remark { code: "no-names", text: format!("no names of Services: {}", failure.message) }),
+            }
+        }
         Ok(lifted)
     }
 }

@@ -88,7 +88,7 @@ fn a_typing_mistake_is_named_and_exits_64() {
     assert_eq!((source.out.as_str(), source.code), ("", 64));
     insta::assert_snapshot!(source.err, @r"
     error: invalid value 'iptable' for '<B>'
-      [possible values: api, iptables]
+      [possible values: api, iptables, ebpf]
 
       tip: a similar value exists: 'iptables'
 

@@ -33,7 +33,7 @@ pub struct BackendsArgs {
 
 pub(super) fn run(context: &mut Context, args: &BackendsArgs) -> Result<Exit, Failure> {
     let node = context.node()?;
-    let lifted = context.lift(&node, context.via(args.via))?;
+    let lifted = context.lift_named(&node, context.via(args.via))?;
     let table = args.selection.of(lifted.table);
     args.selection.found(table.frontends().len(), &lifted.place)?;
     let lifted = Lifted { table, ..lifted };

@@ -31,7 +31,7 @@ pub struct ServicesArgs {
 pub(super) fn run(context: &mut Context, args: &ServicesArgs) -> Result<Exit, Failure> {
     let via = context.via(args.via);
     let node = context.node()?;
-    let lifted = context.lift(&node, via)?;
+    let lifted = context.lift_named(&node, via)?;
     let lifted = Lifted { table: args.selection.of(lifted.table), ..lifted };
     args.selection.found(lifted.table.frontends().len(), &lifted.place)?;
     notices::show(context, &lifted);

@@ -1,0 +1,134 @@
+//! `inspect` and `diff` on a dataplane that is really pinned: its maps are the third source of the table.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kpx::capture::{Node, NodeOptions, cgroup};
+use kpx::dataplane::{Capacity, Dataplane, Paths, Served};
+use kpx::inspect::kube;
+use kpx::model::ServiceTable;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use serde_json::Value;
+
+use super::environment::{Run, finish, kpx, project};
+use crate::support;
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// A dataplane on a BPF filesystem and in a cgroup of its own; all gone with this value.
+struct Pinned {
+    paths: Paths,
+    mount: tempfile::TempDir,
+}
+
+impl Pinned {
+    fn with(table: &ServiceTable) -> Option<Self> {
+        if !support::privileged() {
+            return None;
+        }
+        let root = match cgroup::root() {
+            Ok(root) => root,
+            Err(error) => {
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        let place = tempfile::tempdir().expect("a folder");
+        mount("bpf", place.path(), "bpf", MountFlags::empty(), None).expect("root can mount a BPF filesystem");
+        let cgroup = root.join(format!("kpx-cli-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
+        fs_err::create_dir(&cgroup).expect("root can make a cgroup");
+        let pinned = Self { paths: Paths { pins: place.path().join("kpx"), cgroup }, mount: place };
+        let capacity = Capacity::for_table(table);
+        let mut dataplane = Dataplane::install(&pinned.paths, &capacity).expect("the dataplane installs");
+        dataplane.fill(table).expect("it takes the table");
+        dataplane.attach().expect("it attaches");
+        Some(pinned)
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        let mut command = kpx();
+        command.args(args).args(["--node-name", "node-a", "--services-from"]).arg(project(OBJECTS));
+        command.arg("--bpffs").arg(&self.paths.pins).arg("--cgroup").arg(&self.paths.cgroup);
+        finish(&mut command)
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let _ = Dataplane::remove(&self.paths);
+        let _ = unmount(self.mount.path(), UnmountFlags::DETACH);
+        let _ = fs_err::remove_dir(&self.paths.cgroup);
+    }
+}
+
+const OBJECTS: &str = "tests/data/lab/node";
+
+/// The table of the recorded objects, for a live node called node-a.
+fn table() -> ServiceTable {
+    let options = NodeOptions {
+        services_from: Some(project(OBJECTS)),
+        node_name: Some("node-a".to_owned()),
+        ..NodeOptions::default()
+    };
+    let node = Node::open(&options).expect("the objects are there");
+    kube::read_node(&node).expect("they can be read").table
+}
+
+fn items(run: &Run) -> Vec<Value> {
+    assert_eq!(run.code, 0, "{}", run.err);
+    let document: Value = serde_json::from_str(&run.out).expect("JSON");
+    document["items"].as_array().expect("items").clone()
+}
+
+#[test]
+fn maps_are_shown_with_names_and_equal_the_api() {
+    let table = table();
+    let Some(pinned) = Pinned::with(&table) else { return };
+    let served = Served::of(&table).table.frontends().len();
+    assert!(served > 30, "{served}");
+
+    let services = items(&pinned.run(&["inspect", "services", "--via", "ebpf", "-o", "json"]));
+    assert_eq!(services.len(), served);
+    assert!(services.iter().all(|item| item["service"].is_string()), "every frontend has a name");
+
+    let equal = pinned.run(&["diff", "api", "ebpf"]);
+    assert_eq!(equal.code, 0, "{}{}", equal.out, equal.err);
+    let rest = table.frontends().len() - served;
+    let told =
+        format!("0 differences in {served} frontends; {rest} more stay with the rules, not meant for the maps\n");
+    assert_eq!(equal.out, told);
+
+    let backends = pinned.run(&["inspect", "backends", "--via", "ebpf", "--service", "shop/frontend", "-o", "name"]);
+    assert_eq!(backends.out, "10.244.1.11:8080/TCP\n10.244.2.11:8080/TCP\n10.244.3.11:8080/TCP\n");
+}
+
+#[test]
+fn objects_are_listed_with_their_places() {
+    let Some(pinned) = Pinned::with(&ServiceTable::default()) else { return };
+    let list = |what: &str| items(&pinned.run(&["inspect", what, "--ours", "-o", "json"]));
+    let below = |item: &Value, folder: &str| {
+        item["pinned"][0].as_str().is_some_and(|pin| Path::new(pin).starts_with(pinned.paths.pins.join(folder)))
+    };
+    let programs = list("programs");
+    assert_eq!(programs.len(), 8);
+    assert!(programs.iter().all(|p| p["name"].as_str().is_some_and(|name| name.starts_with("kpx_"))), "{programs:?}");
+    let maps = list("maps");
+    assert!(maps.len() > 5 && maps.iter().all(|map| below(map, "maps")), "{maps:?}");
+    let links = list("links");
+    assert_eq!(links.len(), 8);
+    let cgroup = pinned.paths.cgroup.to_str().expect("UTF-8");
+    assert!(links.iter().all(|link| below(link, "links") && link["place"]["cgroup"] == cgroup), "{links:?}");
+    let table = pinned.run(&["inspect", "links", "--ours"]).out;
+    assert!(table.contains(" connect4 ") && table.contains("8 links of kpx, read from this node"), "{table}");
+}
+
+#[test]
+fn without_a_dataplane_there_is_an_error_that_says_so() {
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let none = finish(kpx().args(["inspect", "services", "--via", "ebpf", "--bpffs"]).arg(nowhere.path()));
+    assert_eq!((none.out.as_str(), none.code), ("", 1));
+    assert!(none.err.starts_with("error: no dataplane is installed in "), "{}", none.err);
+    let recorded = finish(kpx().args(["inspect", "services", "--via", "ebpf", "--from"]).arg(project(OBJECTS)));
+    assert_eq!((recorded.out.as_str(), recorded.code), ("", 1));
+    assert!(recorded.err.contains("hint: "), "{}", recorded.err);
+}
