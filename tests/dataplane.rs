@@ -1,1 +1,10 @@
-//! Tests of dataplane.
+//! The dataplane, with real sockets in a namespace, a cgroup and a BPF filesystem of their own.
+
+mod agent;
+mod ground;
+mod lifecycle;
+mod live;
+mod modes;
+mod object;
+mod server;
+mod sockets;

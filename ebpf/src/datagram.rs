@@ -168,13 +168,16 @@ fn forget(ctx: &SockAddrContext, key: &FrontendKey) {
     // SAFETY: as in `recall`.
     unsafe {
         lock((&raw mut (*socket).lock).cast());
-        if let Some(i) = (*socket).find_backend(&key.addr, key.port) {
-            (*socket).entries[i].state = EntryState::Free as u32;
-        }
+        (*socket).forget_backend(&key.addr, key.port);
         unlock((&raw mut (*socket).lock).cast());
     }
 }
 
+/// What kube-proxy's REJECT (ICMP port unreachable) looks like to an application, as measured with iptables 1.8.9 on Linux
+/// 6.18: a datagram of the node's own is dropped in OUTPUT, so that sendto() fails with EPERM, each time anew. From a pod
+/// the datagram leaves the pod's namespace before it is rejected: sendto() succeeds, and as the socket is not connected,
+/// nobody is told of the ICMP error. So datagrams of other namespaces go to the rules, and so do all where the node's own
+/// namespace cannot be told (before Linux 5.14).
 #[inline(always)]
 fn refuse(ctx: &SockAddrContext, settings: &Settings, service: u32) -> i32 {
     if settings.mode == Mode::Shadow {

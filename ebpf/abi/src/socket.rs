@@ -93,6 +93,21 @@ impl Socket {
         found
     }
 
+    /// Forgets whatever frontends lead to this backend.
+    #[inline(always)]
+    pub fn forget_backend(&mut self, backend: &[u8; 16], port: u16) {
+        let mut i = 0;
+        while i < Self::ENTRIES {
+            let entry = &mut self.entries[i];
+            let matches =
+                entry.state == EntryState::Ours as u32 && entry.backend_port == port && same(&entry.backend, backend);
+            if matches {
+                entry.state = EntryState::Free as u32;
+            }
+            i += 1;
+        }
+    }
+
     /// The place for a frontend that has no entry: a free one, or that of the frontend idle longest.
     #[inline(always)]
     pub fn place(&self) -> usize {
@@ -152,6 +167,17 @@ mod tests {
         socket.entries[5] = entry(3, 9, EntryState::Kernel, 30);
         assert_eq!(socket.find_backend(&[9; 16], 5353), Some(1));
         assert_eq!(socket.find_backend(&[9; 16], 53), None);
+    }
+
+    #[test]
+    fn all_frontends_of_a_backend_are_forgotten_and_no_other() {
+        let mut socket = Socket::default();
+        socket.entries[1] = entry(1, 9, EntryState::Ours, 20);
+        socket.entries[4] = entry(2, 9, EntryState::Ours, 10);
+        socket.entries[5] = entry(3, 8, EntryState::Ours, 30);
+        socket.forget_backend(&[9; 16], 5353);
+        assert_eq!(socket.find_backend(&[9; 16], 5353), None);
+        assert_eq!(socket.find_backend(&[8; 16], 5353), Some(5));
     }
 
     #[test]

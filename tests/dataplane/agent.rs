@@ -1,0 +1,192 @@
+//! A client in a process of its own: a socket belongs to the cgroup of the process that makes it.
+//!
+//! The process is this test binary once more, asked for the one test below, which then takes commands on its standard
+//! input and answers on its standard output, a line each.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::time::Duration;
+
+use kpx::capture::command;
+
+const ASKED: &str = "KPX_TEST_AGENT";
+/// Marks answers among what the test harness prints.
+const MARK: &str = "agent: ";
+/// How long an answer may take before it counts as none.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+/// A client process. It ends with this value.
+pub(super) struct Agent {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Agent {
+    /// Starts a client in the network namespace of this thread and moves it into a cgroup.
+    pub(super) fn start(cgroup: &std::path::Path) -> Self {
+        let program = std::env::current_exe().expect("the test binary has a path");
+        let program = program.to_str().expect("its path is UTF-8").to_owned();
+        let asked = format!("{ASKED}=1");
+        let words = [&asked, &program, "dataplane::agent::agent", "--exact", "--nocapture", "--test-threads=1"];
+        let mut child = command::start("env", words).expect("the test binary runs");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        fs_err::write(cgroup.join("cgroup.procs"), child.id().to_string()).expect("the cgroup takes the client");
+        let mut agent = Self { child, stdin, stdout: BufReader::new(stdout) };
+        assert_eq!(agent.ask("hello"), "ok hello");
+        agent
+    }
+
+    /// Sends a command, returns the answer.
+    pub(super) fn ask(&mut self, command: impl std::fmt::Display) -> String {
+        self.tell(command);
+        self.answer()
+    }
+
+    /// Sends a command without waiting for the answer.
+    pub(super) fn tell(&mut self, command: impl std::fmt::Display) {
+        writeln!(self.stdin, "{command}").expect("the client listens");
+    }
+
+    /// Waits for the answer to the oldest command told.
+    pub(super) fn answer(&mut self) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            let read = self.stdout.read_line(&mut line).expect("the client speaks");
+            assert_ne!(read, 0, "the client ended");
+            // The harness prints the test's name without ending the line.
+            if let Some((_, answer)) = line.split_once(MARK) {
+                return answer.trim_end().to_owned();
+            }
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The client's side; does nothing when run as a test like any other.
+#[test]
+fn agent() {
+    if std::env::var_os(ASKED).is_none() {
+        return;
+    }
+    let mut sockets = HashMap::new();
+    for line in io::stdin().lines() {
+        let line = line.expect("commands are text");
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = match run(&words, &mut sockets) {
+            Ok(answer) => format!("ok {answer}"),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                "err timeout".to_owned()
+            }
+            Err(error) => format!("err {}", error.raw_os_error().unwrap_or(0)),
+        };
+        println!("{MARK}{answer}");
+        io::stdout().flush().expect("answers are read");
+    }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address with a port")
+}
+
+fn run(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> io::Result<String> {
+    let named = |name: &str| sockets.get(name).expect("a socket opened before");
+    match *words {
+        ["hello"] => Ok("hello".to_owned()),
+        // A TCP connection: the peer's name, and what the server says of itself and of us.
+        ["tcp", to] => {
+            let mut stream = TcpStream::connect(address(to))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(format!("peer={} {text}", stream.peer_addr()?))
+        }
+        // Many of them: how often each server answered, and the failures.
+        ["tcp-many", to, count] => {
+            let count: usize = count.parse().expect("a number");
+            Ok(tally(count, || {
+                let mut stream = TcpStream::connect(address(to))?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                let mut text = String::new();
+                stream.read_to_string(&mut text)?;
+                Ok(text)
+            }))
+        }
+        // Many datagrams on a socket of their own each.
+        ["udp-many", to, count] => {
+            let count: usize = count.parse().expect("a number");
+            Ok(tally(count, || {
+                let socket = open(if to.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" })?;
+                socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+                exchange(&socket, Some(address(to))).map(|answer| answer.1)
+            }))
+        }
+        // Time of one connect in nanoseconds, over and over.
+        ["tcp-time", to, count] => {
+            let mut times = Vec::new();
+            for _ in 0..count.parse().expect("a number") {
+                let start = std::time::Instant::now();
+                let stream = TcpStream::connect(address(to))?;
+                times.push(start.elapsed().as_nanos());
+                drop(stream);
+            }
+            times.sort_unstable();
+            Ok(times[times.len() / 2].to_string())
+        }
+        ["udp", name, bind] => {
+            sockets.insert(name.to_owned(), open(bind)?);
+            Ok(sockets[name].local_addr()?.to_string())
+        }
+        ["connect", name, to] => named(name).connect(address(to)).map(|()| String::new()),
+        ["peer", name] => Ok(named(name).peer_addr()?.to_string()),
+        ["send", name, to] => told(exchange(named(name), Some(address(to)))),
+        ["exchange", name] => told(exchange(named(name), None)),
+        ["close", name] => {
+            sockets.remove(name);
+            Ok(String::new())
+        }
+        _ => panic!("no such command: {words:?}"),
+    }
+}
+
+fn open(bind: &str) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(address(bind))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+fn told(answer: io::Result<(SocketAddr, String)>) -> io::Result<String> {
+    answer.map(|(from, text)| format!("from={from} {text}"))
+}
+
+/// One datagram there and one back: where it came from, as the application sees it, and what it says.
+fn exchange(socket: &UdpSocket, to: Option<SocketAddr>) -> io::Result<(SocketAddr, String)> {
+    match to {
+        Some(to) => socket.send_to(b"?", to)?,
+        None => socket.send(b"?")?,
+    };
+    let mut room = [0; 256];
+    let (size, from) = socket.recv_from(&mut room)?;
+    Ok((from, String::from_utf8_lossy(&room[..size]).into_owned()))
+}
+
+fn tally(count: usize, mut once: impl FnMut() -> io::Result<String>) -> String {
+    let mut names: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for _ in 0..count {
+        let name = match once() {
+            Ok(text) => text.split(' ').next().unwrap_or_default().to_owned(),
+            Err(error) => format!("err{}", error.raw_os_error().unwrap_or(0)),
+        };
+        *names.entry(name).or_default() += 1;
+    }
+    names.iter().map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
+}

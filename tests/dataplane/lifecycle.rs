@@ -1,0 +1,1 @@
+//! From installation to removal, also through a kill.

@@ -1,0 +1,1 @@
+//! The committed object against the types.

@@ -1,0 +1,57 @@
+//! Backends: each says its name and the address of the client as it sees it.
+
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A backend for TCP and UDP on one port; ends with this value.
+pub(super) struct Server {
+    stop: Arc<AtomicBool>,
+    at: SocketAddr,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts it in the network namespace of this thread.
+    pub(super) fn start(name: &'static str, at: &str) -> Self {
+        let at: SocketAddr = at.parse().expect("an address with a port");
+        let stop = Arc::new(AtomicBool::new(false));
+        let listener = TcpListener::bind(at).expect("the backend's port is free");
+        let socket = UdpSocket::bind(at).expect("the backend's port is free");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out can be set");
+        let (stop_tcp, stop_udp) = (stop.clone(), stop.clone());
+        let tcp = std::thread::spawn(move || {
+            while let Ok((mut stream, client)) = listener.accept() {
+                if stop_tcp.load(Ordering::Relaxed) {
+                    return;
+                }
+                // A client that hangs up early is its own affair.
+                let _ = write!(stream, "{name} {client}");
+            }
+        });
+        let udp = std::thread::spawn(move || {
+            let mut room = [0; 64];
+            while !stop_udp.load(Ordering::Relaxed) {
+                match socket.recv_from(&mut room) {
+                    Ok((_, client)) => drop(socket.send_to(format!("{name} {client}").as_bytes(), client)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => panic!("the backend cannot receive: {error}"),
+                }
+            }
+        });
+        Self { stop, at, threads: vec![tcp, udp] }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.at);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
