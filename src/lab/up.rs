@@ -287,6 +287,9 @@ fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
     let recorded = || spec.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     netns::inside(&names.node(), || {
         sysctl::set([("net.ipv4.ip_forward", "1"), ("net.ipv6.conf.all.forwarding", "1")])?;
+        // Clients ask Services without backends more often than the kernel would refuse them by default (once a second
+        // and address): a refusal that is only held back would look like silence.
+        sysctl::set([("net.ipv4.icmp_ratelimit", "0"), ("net.ipv6.icmp.ratelimit", "0")])?;
         sysctl::set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")))
     })?;
     ip(None, &links(&spec.network, names))?;

@@ -178,7 +178,7 @@ impl Story<'_> {
         }
         self.chapter("And back: the rules serve again")?;
         traffic.phase("rollback")?;
-        let back = self.kpx(&["migrate", "rollback", "--yes"], &[0])? == Some(0);
+        let back = self.kpx(&["migrate", "rollback"], &[0])? == Some(0);
         traffic.phase(AFTER)?;
         self.kpx(&["diff", "api", "iptables"], &[0, 2])?;
         self.hold(args.hold, "traffic, served by the rules again");

@@ -160,12 +160,14 @@ const OPEN_CONNECT: u64 = 4 << 56;
 const OPEN_PROBE: u64 = 5 << 56;
 const KIND: u64 = 0xff << 56;
 
-/// Refusals are probed slowly: the kernel limits the ICMP errors it sends to one address (`icmp_ratelimit`, 1 s).
+/// Refusals are a part of the traffic, not its load.
 const PROBE_EVERY: Duration = Duration::from_millis(1500);
 /// How long the end of the last flow is waited for.
 const DRAIN: Duration = Duration::from_secs(6);
 /// Flows of the start are opened over this time, so that their records do not come in bursts.
 const RAMP: Duration = Duration::from_millis(600);
+/// Time for the first probes to be answered, or to be known as silent.
+const SETTLE: Duration = Duration::from_millis(600);
 
 /// Runs a client until it is told to stop or stdin ends.
 pub(crate) fn run() -> Result<(), LabError> {
@@ -294,6 +296,11 @@ impl Client {
         for i in 0..self.orders.long {
             self.poller.at(start + RAMP * i / self.orders.long.max(1), OPEN_FLOW | 1);
         }
+        // Each Service that must not answer is asked once before anything is done, so that a later change is known as one.
+        let refusing: Vec<usize> = self.refusing.list.clone();
+        for (i, index) in (0u32..).zip(&refusing) {
+            self.poller.at(start + RAMP * i / refusing.len() as u32, OPEN_PROBE | (1 + *index as u64));
+        }
         let begin = start + RAMP;
         self.poller.at(begin, OPEN_FLOW);
         self.poller.at(begin, OPEN_CONNECT);
@@ -316,7 +323,8 @@ impl Client {
                     Turn::Due(token) => self.due(token)?,
                 }
             }
-            if !self.announced && self.starting == 0 && self.flows.values().all(Flow::begun) {
+            let begun = self.starting == 0 && start.elapsed() > RAMP + SETTLE && self.flows.values().all(Flow::begun);
+            if !self.announced && begun {
                 self.announced = true;
                 say(&Event::Ready { open: self.flows.len() as u64 })?;
             }
@@ -371,6 +379,7 @@ impl Client {
                     self.open_connect(index)?;
                 }
             }
+            OPEN_PROBE if token & !KIND > 0 => self.open_connect((token & !KIND) as usize - 1)?,
             OPEN_PROBE => {
                 self.poller.at(now + PROBE_EVERY, OPEN_PROBE);
                 if let Some(index) = self.refusing.next() {
