@@ -4,5 +4,6 @@ mod environment;
 mod generated;
 mod help;
 mod maps;
+mod schema;
 mod streams;
 mod tables;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::setup;
 use crate::shell::{Privilege, cmd, in_ci, root, say, which};
-use crate::{generate, setup};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
@@ -39,14 +39,13 @@ type Stage<'a> = (&'static str, Box<dyn Fn() -> Outcome + 'a>);
 pub(crate) fn run(args: &Args) -> Result<()> {
     let privilege = Privilege::find();
     let install = args.install || in_ci();
-    let stages: [Stage<'_>; 9] = [
+    let stages: [Stage<'_>; 8] = [
         ("set-up", Box::new(|| set_up(&privilege))),
         ("toolchain", Box::new(|| toolchain().into())),
         ("fmt", Box::new(|| cargo(&["fmt", "--all", "--check"]))),
         ("clippy", Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))),
         ("docs", Box::new(docs)),
         ("tests", Box::new(|| tests(&privilege).into())),
-        ("generated", Box::new(|| generate::check().into())),
         ("ebpf", Box::new(|| ebpf(install))),
         ("deny", Box::new(|| deny(install))),
     ];
@@ -123,6 +122,8 @@ fn docs() -> Outcome {
         .into()
 }
 
+/// Unit, snapshot and privileged tests, and the freshness of generated files, which are tests too.
+///
 /// Builds as the user, runs as root where that is to be had, so that the namespace tests run.
 fn tests(privilege: &Privilege) -> Result<()> {
     let mut tests = cmd("cargo", ["test", "--workspace", "--locked"]).env("INSTA_UPDATE", "no");

@@ -1,0 +1,81 @@
+//! The committed JSON schema, against what kpx prints.
+
+use serde_json::Value;
+
+use super::environment::{project, run};
+
+/// Checks the words of JSON Schema that the committed schemas use; returns where and what is wrong.
+fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
+    for (word, rule) in schema.as_object().expect("a schema is an object") {
+        let fine = match word.as_str() {
+            "$ref" => {
+                let pointer = rule.as_str().and_then(|r| r.strip_prefix('#')).expect("references stay inside");
+                check(root, root.pointer(pointer).expect("it leads somewhere"), value, at, wrong);
+                true
+            }
+            "type" => match rule {
+                Value::Array(types) => types.iter().any(|name| is(value, name)),
+                name => is(value, name),
+            },
+            "const" => rule == value,
+            "enum" => rule.as_array().expect("a list").contains(value),
+            "minimum" => value.as_u64() >= rule.as_u64(),
+            "maximum" => value.as_u64() <= rule.as_u64(),
+            "required" => {
+                let there = |key: &Value| key.as_str().is_some_and(|key| value.get(key).is_some());
+                rule.as_array().expect("a list").iter().all(there)
+            }
+            "properties" => {
+                for (key, below) in value.as_object().into_iter().flatten() {
+                    match rule.get(key) {
+                        Some(schema) => check(root, schema, below, &format!("{at}/{key}"), wrong),
+                        None => wrong.push(format!("{at}/{key} is not in the schema")),
+                    }
+                }
+                true
+            }
+            "items" => {
+                for (i, below) in value.as_array().into_iter().flatten().enumerate() {
+                    check(root, rule, below, &format!("{at}/{i}"), wrong);
+                }
+                true
+            }
+            "$schema" | "$id" | "$defs" | "title" | "description" => true,
+            other => panic!("the schema uses {other}, which this check does not know"),
+        };
+        if !fine {
+            wrong.push(format!("{at}: {value} is not {word} {rule}"));
+        }
+    }
+}
+
+fn is(value: &Value, name: &Value) -> bool {
+    match name.as_str().expect("types are names") {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_u64(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("the schema has type {other}, which this check does not know"),
+    }
+}
+
+#[test]
+fn the_list_of_services_is_what_its_schema_says() {
+    let text = fs_err::read_to_string(project("docs/schema/service-list.json")).expect("it is committed");
+    let schema: Value = serde_json::from_str(&text).expect("JSON");
+    let node = project("tests/data/lab/node").display().to_string();
+    for via in ["api", "iptables"] {
+        let printed = run(&["inspect", "services", "--from", &node, "--via", via, "-o", "json"]).out;
+        let value: Value = serde_json::from_str(&printed).expect("JSON");
+        let mut wrong = Vec::new();
+        check(&schema, &schema, &value, "", &mut wrong);
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        let mut damaged = value.clone();
+        damaged["items"][0]["port"] = "http".into();
+        check(&schema, &schema, &damaged, "", &mut wrong);
+        let seen = wrong.iter().any(|line| line.starts_with("/items/0/port: \"http\" is not type "));
+        assert!(seen, "a port that is no number is wrong: {wrong:#?}");
+    }
+}
