@@ -1,3 +1,113 @@
-//! Measurements; replaced by their owner.
+//! Reading the rules of 10 000 Services from iptables-save text: bytes a second, and memory at the peak.
+//!
+//! `cargo bench --bench iptables` needs the recordings (see `tests/support.rs`) and says so where they are not.
 
-fn main() {}
+#![allow(missing_docs, reason = "criterion's macros make an item without docs")]
+#![allow(clippy::print_stdout, reason = "a benchmark reports on stdout")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use criterion::{Criterion, Throughput, criterion_group};
+use kpx::inspect::iptables::{lift, parse};
+
+/// The system's allocator, counting live bytes and their peak.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn grew(by: usize) {
+    let live = LIVE.fetch_add(by, Ordering::Relaxed) + by;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe to write")]
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        grew(layout.size());
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // Old and new may both exist while the bytes are copied.
+        grew(size);
+        // SAFETY: the caller's promises are passed on.
+        let moved = unsafe { System.realloc(pointer, layout, size) };
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        moved
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn recording() -> Option<Vec<u8>> {
+    let root = std::env::var_os("KPX_FIXTURES")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures")), PathBuf::from);
+    let packed = fs_err::read(root.join("scale/10000/iptables-save.txt.gz")).ok()?;
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).ok()?;
+    Some(text)
+}
+
+/// What a quick script does: split lines at spaces, keep owned words by chain. No quoting, no table, no check.
+fn naive(text: &[u8]) -> HashMap<String, Vec<Vec<String>>> {
+    let mut chains: HashMap<String, Vec<Vec<String>>> = HashMap::new();
+    for line in String::from_utf8_lossy(text).lines() {
+        let Some((_, rule)) = line.split_once("-A ") else { continue };
+        let mut words = rule.split(' ').map(str::to_owned);
+        let chain = words.next().unwrap_or_default();
+        chains.entry(chain).or_default().push(words.collect());
+    }
+    chains
+}
+
+/// Bytes at the peak of `work` beyond those before it, as a multiple of the text.
+fn peak<T>(text: &[u8], work: impl FnOnce(&[u8]) -> T) -> f64 {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let result = black_box(work(text));
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    drop(result);
+    peak as f64 / text.len() as f64
+}
+
+fn measure(criterion: &mut Criterion) {
+    let Some(text) = recording() else {
+        println!("skipped: no recordings beside the project (set KPX_FIXTURES)");
+        return;
+    };
+    let table = |text: &[u8]| lift(Some(&parse(text).expect("the recording parses")), None).table;
+    println!("text: {} bytes, {} frontends", text.len(), table(&text).frontends().len());
+    println!("peak memory beyond the text, as a multiple of it:");
+    println!("  parse         {:.2}", peak(&text, |t| parse(t).map(|d| d.tables().len())));
+    println!("  parse + lift  {:.2}", peak(&text, table));
+    println!("  naive split   {:.2}", peak(&text, naive));
+
+    let mut group = criterion.benchmark_group("iptables-save of 10 000 Services");
+    group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(20);
+    group.bench_function("parse", |b| b.iter(|| parse(black_box(&text)).expect("the recording parses")));
+    group.bench_function("parse + lift", |b| b.iter(|| table(black_box(&text))));
+    group.bench_function("naive split", |b| b.iter(|| naive(black_box(&text))));
+    group.finish();
+}
+
+criterion_group!(benches, measure);
+
+fn main() {
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

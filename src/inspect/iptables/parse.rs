@@ -241,3 +241,96 @@ fn read_number(text: &[u8], start: usize) -> Option<(u64, usize)> {
     }
     (at > start).then_some((value, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "*nat\n:A - [0:0]\n";
+
+    #[test]
+    fn malformed_lines_are_named_by_line_and_column() {
+        let in_table = |line: &str| format!("{TABLE}{line}\nCOMMIT\n");
+        let cases = [
+            ("nonsense\n".to_owned(), 1, 1, Problem::UnknownLine),
+            (" *nat\n".to_owned(), 1, 1, Problem::UnknownLine),
+            ("*\n".to_owned(), 1, 2, Problem::TableName),
+            ("*nat filter\n".to_owned(), 1, 5, Problem::TableName),
+            ("*nat\n*filter\n".to_owned(), 2, 1, Problem::NestedTable),
+            (":A - [0:0]\n".to_owned(), 1, 1, Problem::OutsideTable),
+            ("-A A -j ACCEPT\n".to_owned(), 1, 1, Problem::OutsideTable),
+            ("# comment\n\nCOMMIT\n".to_owned(), 3, 1, Problem::OutsideTable),
+            ("COMMIT \n".to_owned(), 1, 1, Problem::UnknownLine),
+            ("*nat\n: - [0:0]\n".to_owned(), 2, 2, Problem::ChainName),
+            ("*nat\n:A\n".to_owned(), 2, 4, Problem::ChainPolicy),
+            ("*nat\n:A QUEUE [0:0]\n".to_owned(), 2, 4, Problem::ChainPolicy),
+            ("*nat\n:A - [0:0\n".to_owned(), 2, 6, Problem::Counters),
+            ("*nat\n:A - \n".to_owned(), 2, 6, Problem::Counters),
+            ("*nat\n:A - [0:0] x\n".to_owned(), 2, 6, Problem::Counters),
+            ("*nat\n:A - [99999999999999999999:0]\n".to_owned(), 2, 6, Problem::Counters),
+            ("*nat\n:A - [0:0]\n:A - [0:0]\n".to_owned(), 3, 2, Problem::RepeatedChain),
+            (in_table("[0:0]-A A"), 3, 1, Problem::Counters),
+            (in_table("[0] -A A"), 3, 1, Problem::Counters),
+            (in_table("[a:b] -A A"), 3, 1, Problem::Counters),
+            (in_table("-I A -j ACCEPT"), 3, 1, Problem::Command),
+            (in_table("[1:60] -D A -j ACCEPT"), 3, 8, Problem::Command),
+            (in_table("-A"), 3, 1, Problem::Command),
+            (in_table("-A "), 3, 4, Problem::ChainName),
+            (in_table("-A B -j ACCEPT"), 3, 4, Problem::UndeclaredChain),
+            (in_table("[1:60] -A B -j ACCEPT"), 3, 11, Problem::UndeclaredChain),
+            (in_table("-A A -m comment --comment \"open"), 3, 27, Problem::OpenQuote),
+            (in_table("-A A --comment \"a\" --comment \"b\\\""), 3, 30, Problem::OpenQuote),
+            (TABLE.to_owned(), 3, 1, Problem::MissingCommit),
+            (format!("{TABLE}-A A -j ACC"), 4, 1, Problem::MissingCommit),
+        ];
+        for (text, line, column, problem) in cases {
+            let error = parse(text.as_bytes()).expect_err(&text);
+            assert_eq!((error.line, error.column, error.problem), (line, column, problem), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_message_names_place_and_problem() {
+        let error = parse(b"*nat\n:A - [0:0]\n-A B -j ACCEPT\nCOMMIT\n").expect_err("B is not declared");
+        assert_eq!(error.to_string(), "line 3, column 4: the chain is not declared in this table");
+    }
+
+    /// What iptables-save prints seldom, and what its older versions printed.
+    #[test]
+    fn odd_texts_print_back() {
+        for text in [
+            "",
+            "\n",
+            "# only a comment",
+            "*nat\nCOMMIT",
+            "*nat\n:A - [1:2]\n-A A\n[3:4] -A A \n-A A -j ACCEPT \nCOMMIT\n",
+            "*nat\n:A -\n# between\n\n-A A -j \"a b\"\n:B DROP [0:0]\n-A A\n-A B\nCOMMIT\n# after\n",
+            "*nat\n:A - [0:0]\nCOMMIT\n*nat\n:A - [0:0]\n-A A -j RETURN\nCOMMIT\n",
+            "*nat\n:A - [0:0]\n-A A -s ! 10.0.0.0/8 -m comment --comment \"x\\\"y\\\\z\\'\" -j RETURN\nCOMMIT\n",
+        ] {
+            let dump = parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+            assert_eq!(dump.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_survive() {
+        let text = b"*nat\n:A\xff - [0:0]\n-A A\xff --comment \"\xfe \\\"\" -j ACCEPT\nCOMMIT\n";
+        assert_eq!(parse(text).expect("any byte may stand in a name or comment").to_bytes(), text);
+    }
+
+    #[test]
+    fn rules_are_found_by_chain_in_order_wherever_they_stand() {
+        let text = b"*nat\n:A - [0:0]\n:B - [0:0]\n-A B -j X\n-A A -j Y\n-A B -g Z\nCOMMIT\n";
+        let dump = parse(text).expect("parses");
+        let nat = dump.table("nat").expect("nat");
+        let targets = |name: &[u8]| -> Vec<String> {
+            let chain = nat.chain(name).expect("declared");
+            nat.rules_of(chain).map(ToString::to_string).collect()
+        };
+        assert_eq!(targets(b"A"), ["-j Y"]);
+        assert_eq!(targets(b"B"), ["-j X", "-g Z"]);
+        assert_eq!(nat.chain(b"C"), None);
+        assert_eq!(nat.rules_of(7).len(), 0);
+    }
+}

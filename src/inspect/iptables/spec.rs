@@ -427,3 +427,98 @@ fn read_socket(value: &[u8]) -> Option<SocketAddr> {
 fn read_v4(value: &[u8]) -> Option<Ipv4Addr> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(rule: &str) -> Spec<'_> {
+        Spec::read(Words::new(rule.as_bytes()))
+    }
+
+    #[test]
+    fn a_dispatch_rule_is_understood_in_full() {
+        let rule = r#"-d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y"#;
+        let spec = spec(rule);
+        let parts = Parts::DESTINATION.and(Parts::PROTOCOL).and(Parts::COMMENT).and(Parts::DPORT).and(Parts::TARGET);
+        assert!(spec.is(parts));
+        assert_eq!(spec.destination_host(), Some([10, 96, 0, 1].into()));
+        assert_eq!(spec.destination_port(), Some(443));
+        assert_eq!(spec.protocol, Some(Protocol::Tcp));
+        assert_eq!(spec.plain_comment(), Some("default/kubernetes:https cluster IP"));
+        assert_eq!(spec.target_name(), b"KUBE-SVC-NPX46M4PTMTKRN6Y");
+    }
+
+    #[test]
+    fn negation_stands_before_the_option_or_behind_it() {
+        for rule in ["! -s 10.0.0.0/8 -j X", "-s ! 10.0.0.0/8 -j X"] {
+            let spec = spec(rule);
+            assert_eq!(spec.negated, Parts::SOURCE, "{rule}");
+            assert_eq!(spec.source, Some("10.0.0.0/8".parse().expect("a network")));
+            assert_eq!(spec.parts, Parts::SOURCE.and(Parts::TARGET), "{rule}");
+        }
+        let spec = spec("-m mark ! --mark 0x4000/0x4000 -j RETURN");
+        assert_eq!((spec.negated, spec.mark), (Parts::MARK, Some((0x4000, 0x4000))));
+    }
+
+    #[test]
+    fn matches_and_targets_have_types() {
+        let mark = spec("-j MARK --set-xmark 0x4000/0x0").target.expect("a target");
+        assert_eq!(mark.action, Action::Mark { value: 0x4000, mask: 0 });
+        let dnat = spec("-p tcp -m tcp -j DNAT --to-destination [fd00::1]:80").target.expect("a target");
+        assert_eq!(dnat.action, Action::Dnat("[fd00::1]:80".parse().expect("an address")));
+        let goto = spec("-g SOMEWHERE").target.expect("a target");
+        assert!(goto.goto && goto.name == b"SOMEWHERE");
+        let masquerade = spec("-j MASQUERADE --random-fully").target.expect("a target");
+        assert_eq!(masquerade.action, Action::Masquerade { random_fully: true });
+        let counted = spec("-m nfacct --nfacct-name  ct_state_invalid_dropped_pkts -j DROP");
+        assert_eq!(counted.nfacct, Some(&b"ct_state_invalid_dropped_pkts"[..]));
+        assert!(counted.is(Parts::NFACCT.and(Parts::TARGET)));
+        let recent = spec("-m recent --rcheck --seconds 10800 --reap --name N --mask 255.255.255.255 --rsource -j N");
+        let wanted = Recent { set: false, seconds: Some(10800), reap: true, name: b"N", source: true };
+        assert_eq!(recent.recent, Some(wanted));
+        assert!(recent.is(Parts::RECENT.and(Parts::TARGET)));
+        let half = spec("-m statistic --mode random --probability 0.50000000000 -j N");
+        assert_eq!(half.probability, Some(0.5));
+        let none = spec(r#"-m comment --comment "nothing happens""#);
+        assert!(none.is(Parts::COMMENT) && none.target.is_none());
+    }
+
+    #[test]
+    fn a_comment_is_never_taken_for_an_option() {
+        let bare = spec("-m comment --comment -j -s 10.0.0.1/32");
+        assert_eq!(bare.plain_comment(), Some("-j"));
+        assert!(bare.is(Parts::COMMENT.and(Parts::SOURCE)) && bare.target.is_none());
+        let quoted = spec(r#"-m comment --comment "x -j DROP" -j ACCEPT"#);
+        assert_eq!(quoted.target_name(), b"ACCEPT");
+    }
+
+    #[test]
+    fn what_has_no_type_is_never_overlooked() {
+        for rule in [
+            "-m multiport --dports 80,443 -j X",
+            "-m set --match-set KUBE-CLUSTER-IP dst,dst -j X",
+            "-m physdev ! --physdev-is-in -j X",
+            "-m ipvs --vaddr 1.2.3.4 -j X",
+            "-p icmp -j X",
+            "-s 10.0.0.0/255.0.255.0 -j X",
+            "-s 10.0.0.1/32 -s 10.0.0.2/32 -j X",
+            "-j DNAT --to-destination 10.0.0.1",
+            "-j DNAT --to-destination 10.0.0.1:80-90",
+            "-j DNAT --to-destination 10.0.0.1:80 --random",
+            "-j MASQUERADE --to-ports 1024-2048",
+            "-j LOG --log-prefix \"KUBE-SERVICES \"",
+            "-m statistic --mode nth --every 2 --packet 0 -j X",
+            "-m recent --update --seconds 10 --name N --mask 255.255.255.255 --rsource -j X",
+            "-m recent --set --name N --mask 255.255.255.0 --rsource -j X",
+            "--dport 80 -j X",
+            "-f -j X",
+            "-j\tX",
+            "-j",
+            "! -j X !",
+            "-m comment --comment",
+        ] {
+            assert!(spec(rule).parts.has(Parts::OTHER), "{rule}");
+        }
+    }
+}
