@@ -1,7 +1,7 @@
 //! Whole nodes through capture: which backend is kube-proxy's, and what the other one holds.
 
 use kpx::capture::{Node, NodeOptions, Variant};
-use kpx::inspect::iptables::{IptablesState, read_node};
+use kpx::inspect::iptables::{IptablesState, Notice, read_node};
 
 use crate::support;
 
@@ -13,7 +13,7 @@ fn state(world: &str) -> Option<IptablesState> {
 }
 
 fn blocking(state: &IptablesState) -> Vec<&'static str> {
-    state.blocking().map(|n| n.code()).collect()
+    state.blocking().map(Notice::code).collect()
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn table() -> impl Strategy<Value = String> {
     let line = prop_oneof![
         8 => rule.prop_map(|(counters, chain, words)| {
             let counters = counters.map(|(p, b)| format!("[{p}:{b}] ")).unwrap_or_default();
-            let words: String = words.iter().map(|w| format!(" {w}")).collect();
+            let words: String = words.iter().flat_map(|w| [" ", w]).collect();
             format!("{counters}-A {}{words}\n", CHAINS[chain])
         }),
         1 => "# [ -~]{0,30}".prop_map(|c| format!("{c}\n")),
@@ -31,7 +31,7 @@ fn table() -> impl Strategy<Value = String> {
     ];
     ("(nat|filter|mangle|raw)", proptest::collection::vec(line, 0..20)).prop_map(|(name, lines)| {
         let chains: String =
-            CHAINS.iter().map(|c| format!(":{c} {} [1:2]\n", if *c == "OUTPUT" { "ACCEPT" } else { "-" })).collect();
+            CHAINS.iter().flat_map(|c| [":", c, if *c == "OUTPUT" { " ACCEPT" } else { " -" }, " [1:2]\n"]).collect();
         format!("*{name}\n{chains}{}COMMIT\n", lines.concat())
     })
 }
@@ -95,12 +95,12 @@ proptest! {
     fn a_mangled_dump_never_panics(picks in proptest::collection::vec(any::<prop::sample::Index>(), 0..300)) {
         let lines = real_lines();
         let mut chains = std::collections::BTreeSet::new();
-        let rules: String = picks.iter().map(|pick| {
-            let line = pick.get(&lines);
-            chains.insert(line.split(' ').nth(2).expect("a chain").to_owned());
-            format!("{line}\n")
+        let rules: String = picks.iter().flat_map(|pick| {
+            let line = pick.get(&lines).as_str();
+            chains.insert(line.split(' ').nth(2).expect("a chain"));
+            [line, "\n"]
         }).collect();
-        let declared: String = chains.iter().map(|c| format!(":{c} - [0:0]\n")).collect();
+        let declared: String = chains.iter().flat_map(|c| [":", c, " - [0:0]\n"]).collect();
         let text = format!("*nat\n{declared}{rules}COMMIT\n*filter\n{declared}{rules}COMMIT\n");
         let dump = parse(text.as_bytes()).expect("parses");
         let lifted = lift(None, Some(&dump));

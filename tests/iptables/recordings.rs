@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use kpx::inspect::iptables::{Hashed, Notice, Owner, hashed, owner, parse};
+use kpx::inspect::iptables::{Hashed, Notice, Owner, Table, hashed, owner, parse};
 use kpx::model::{Exposure, Family};
 
 use super::{blocking, lifted, text};
@@ -205,7 +205,7 @@ fn as_many_rules_as_kube_proxy_counts() {
         let lifted = lifted(&world);
         for line in metrics.lines().filter(|l| l.starts_with("kubeproxy_sync_proxy_rules_iptables_total{")) {
             // Before 1.34 both families wrote one gauge, and IPv6's value stayed.
-            let family = if line.contains("IPv4") { 0 } else { 1 };
+            let family = usize::from(!line.contains("IPv4"));
             let table = if line.contains("table=\"nat\"") { "nat" } else { "filter" };
             let wanted: usize = line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
             let summary = &lifted.families[family];
@@ -264,7 +264,7 @@ fn after_cleanup_no_frontend_is_left_and_the_rest_is_told_apart() {
         let owners: BTreeSet<_> = dump
             .tables()
             .iter()
-            .flat_map(|t| t.chains())
+            .flat_map(Table::chains)
             .filter(|c| c.name.starts_with(b"KUBE-"))
             .map(|c| (String::from_utf8_lossy(c.name).into_owned(), owner(c.name).is_kube_proxy()))
             .collect();
@@ -283,9 +283,9 @@ fn ipvs_mode_is_named_and_not_guessed_at() {
     {
         let lifted = lifted(&root.join(world));
         assert!(lifted.table.frontends().is_empty());
-        let codes: Vec<_> = lifted.notices.iter().map(|n| n.code()).collect();
+        let codes: Vec<_> = lifted.notices.iter().map(Notice::code).collect();
         assert_eq!(codes, ["ipvs-mode", "ipvs-mode"], "{world}");
-        assert!(lifted.notices.iter().all(|n| n.blocks_migration()));
+        assert!(lifted.notices.iter().all(Notice::blocks_migration));
     }
     assert!(lifted(&root.join("small/ipvs/after-cleanup")).notices.is_empty());
 }
@@ -318,7 +318,7 @@ fn conflicting_addresses_are_all_kept_and_named() {
     let Some(root) = support::recordings() else { return };
     let world = root.join("stale/conflicting-addresses/iptables");
     let lifted = lifted(&world);
-    let codes: Vec<_> = lifted.notices.iter().map(|n| n.code()).collect();
+    let codes: Vec<_> = lifted.notices.iter().map(Notice::code).collect();
     assert_eq!(codes, ["conflict", "conflict"]);
     let raw = String::from_utf8(text(&world.join("iptables-save.txt")).expect("readable")).expect("ASCII");
     let dispatch = |vip: &str| {

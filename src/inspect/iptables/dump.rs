@@ -1,9 +1,9 @@
 //! What iptables-save printed: tables, chains, rules and comments, borrowed from the text, and written back as they were.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
+use super::Map;
 use super::spec::Spec;
 use super::words::Words;
 
@@ -119,7 +119,7 @@ pub struct Table<'a> {
     pub(super) commit: u32,
     pub(super) chains: Vec<Chain<'a>>,
     pub(super) rules: Vec<Rule<'a>>,
-    pub(super) by_name: HashMap<&'a [u8], u32>,
+    pub(super) by_name: Map<&'a [u8], u32>,
     /// Rules sorted by chain; those of chain `i` are at `starts[i]..starts[i + 1]`.
     pub(super) order: Vec<u32>,
     pub(super) starts: Vec<u32>,

@@ -10,6 +10,9 @@ mod read;
 mod spec;
 mod words;
 
+/// Names of chains are hashed by the ten thousand; the seed is random for each map.
+type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+
 pub use dump::{Chain, ChainPolicy, Counters, Dump, Remark, Rule, Table};
 pub use hash::{HASH_LEN, chain_hash};
 pub use lift::{FamilySummary, Lifted, lift};

@@ -1,10 +1,10 @@
 //! From bytes to [`Dump`]: lines are cut and checked here, words and options are read when somebody asks for them.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use memchr::memchr;
 
+use super::Map;
 use super::dump::{Chain, ChainPolicy, Counters, Dump, Rule, Table};
 use super::words::unclosed_quote;
 
@@ -144,7 +144,7 @@ impl<'a> Parser<'a> {
             commit: 0,
             chains: Vec::new(),
             rules: Vec::new(),
-            by_name: HashMap::new(),
+            by_name: Map::default(),
             order: Vec::new(),
             starts: Vec::new(),
         });
@@ -198,9 +198,12 @@ impl<'a> Parser<'a> {
         if name.is_empty() {
             return Err((start + 3, Problem::ChainName));
         }
-        let chain = match table.chains.get(self.last_chain as usize) {
-            Some(last) if last.name == name => self.last_chain,
-            _ => *table.by_name.get(name).ok_or((start + 3, Problem::UndeclaredChain))?,
+        // iptables-save prints rules chain by chain, in the order of the declarations.
+        let near = [self.last_chain, self.last_chain.wrapping_add(1)];
+        let is_near = |i: &u32| table.chains.get(*i as usize).is_some_and(|c| c.name == name);
+        let chain = match near.into_iter().find(is_near) {
+            Some(near) => near,
+            None => *table.by_name.get(name).ok_or((start + 3, Problem::UndeclaredChain))?,
         };
         self.last_chain = chain;
         let tail = &line[after - 1..];

@@ -1,8 +1,8 @@
 //! The filter table: who is refused for want of an endpoint, who is dropped by source ranges, health check ports.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use super::super::Map;
 use super::super::dump::{Rule, Table};
 use super::super::spec::{Action, Parts, Spec};
 use super::services::service_port;
@@ -10,7 +10,7 @@ use super::{Draft, MasqueradeBy, Reader, node_port_key, split_name};
 use crate::model::{Exposure, FrontendKey, NoBackends, Policy, Protocol};
 
 /// Drafts by what a filter rule can tell: address (unspecified for a NodePort), port, protocol.
-type DraftIndex = HashMap<(IpAddr, u16, Protocol), Vec<usize>>;
+type DraftIndex = Map<(IpAddr, u16, Protocol), Vec<usize>>;
 
 /// `-p tcp --comment … --dport P -j …`.
 const BASE: Parts = Parts::PROTOCOL.and(Parts::COMMENT).and(Parts::DPORT).and(Parts::TARGET);
@@ -19,7 +19,10 @@ impl<'a> Reader<'_, 'a> {
     pub(super) fn read_filter(&mut self) {
         let dump = self.dump;
         let Some(filter) = dump.table("filter") else { return };
-        let index = self.draft_index();
+        let refuses = [&b"KUBE-SERVICES"[..], b"KUBE-EXTERNAL-SERVICES", b"KUBE-PROXY-FIREWALL"]
+            .iter()
+            .any(|name| filter.chain(name).is_some_and(|chain| filter.rules_of(chain).len() > 0));
+        let index = if refuses { self.draft_index() } else { DraftIndex::default() };
         for (name, cluster_ip) in [(&b"KUBE-SERVICES"[..], true), (b"KUBE-EXTERNAL-SERVICES", false)] {
             self.each_rule(filter, name, |r, rule, number, spec| {
                 r.refusal(filter, rule, number, spec, cluster_ip, &index)
@@ -53,7 +56,7 @@ impl<'a> Reader<'_, 'a> {
     }
 
     fn draft_index(&self) -> DraftIndex {
-        let mut index = DraftIndex::new();
+        let mut index = DraftIndex::default();
         for (i, draft) in self.drafts.iter().enumerate() {
             index.entry((draft.key.ip, draft.key.port, draft.key.protocol)).or_default().push(i);
         }

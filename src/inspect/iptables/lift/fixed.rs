@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::dump::{Rule, Table};
+use super::super::dump::{Chain, Rule, Table};
 use super::super::notice::{Notice, Place};
 use super::super::owner::{Owner, owner};
 use super::super::spec::{Action, Parts, Spec};
@@ -38,12 +38,13 @@ const JUMPS: [Jump; 12] = [
 impl<'a> Reader<'_, 'a> {
     pub(super) fn summarise(&mut self) {
         for table in self.dump.tables() {
-            for (i, chain) in table.chains().iter().enumerate() {
-                if !chain.is_builtin() && owner(chain.name).is_kube_proxy() {
-                    let name = String::from_utf8_lossy(table.name()).into_owned();
-                    *self.own.summary.chains.entry(name.clone()).or_default() += 1;
-                    *self.own.summary.rules.entry(name).or_default() += table.rules_of(i).len();
-                }
+            let own = |chain: &Chain<'_>| !chain.is_builtin() && owner(chain.name).is_kube_proxy();
+            let chains = table.chains().iter().enumerate().filter(|(_, chain)| own(chain));
+            let (count, rules) = chains.fold((0, 0), |(n, rules), (i, _)| (n + 1, rules + table.rules_of(i).len()));
+            if count > 0 {
+                let name = String::from_utf8_lossy(table.name()).into_owned();
+                *self.own.summary.chains.entry(name.clone()).or_default() += count;
+                *self.own.summary.rules.entry(name).or_default() += rules;
             }
         }
     }

@@ -8,12 +8,12 @@ mod filter;
 mod fixed;
 mod services;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
 use self::balance::List;
+use super::Map;
 use super::dump::{Dump, Rule, Table};
 use super::hash::{HASH_LEN, chain_hash};
 use super::notice::{Notice, Place};
@@ -85,8 +85,8 @@ pub fn lift(v4: Option<&Dump<'_>>, v6: Option<&Dump<'_>>) -> Lifted {
         lifted.families[i] = own.summary;
     }
     let [v4, v6] = facts;
-    report_conflicts(&frontends, &mut lifted.notices);
     lifted.table = ServiceTable::new(frontends, v4, v6);
+    report_conflicts(&lifted.table, &mut lifted.notices);
     lifted.table.health_checks = health;
     lifted
 }
@@ -144,14 +144,14 @@ struct Reader<'d, 'a> {
     own: Own,
     notices: Vec<Notice>,
     ports: Vec<Port<'a>>,
-    port_index: HashMap<(&'a str, Protocol), usize>,
+    port_index: Map<(&'a str, Protocol), usize>,
     lists: Vec<List>,
     drafts: Vec<Draft>,
     /// Which chains of nat were reached.
     reached: Vec<bool>,
     /// Lists and entry chains already read, by index of the nat chain.
-    list_of: HashMap<usize, usize>,
-    entry_of: HashMap<usize, services::Entry>,
+    list_of: Map<usize, usize>,
+    entry_of: Map<usize, services::Entry>,
     /// Whether a rule ends in KUBE-MARK-DROP.
     drops_by_mark: bool,
 }
@@ -165,12 +165,12 @@ impl<'d, 'a> Reader<'d, 'a> {
             own: Own::default(),
             notices: Vec::new(),
             ports: Vec::new(),
-            port_index: HashMap::new(),
+            port_index: Map::default(),
             lists: Vec::new(),
             drafts: Vec::new(),
             reached: vec![false; nat_chains],
-            list_of: HashMap::new(),
-            entry_of: HashMap::new(),
+            list_of: Map::default(),
+            entry_of: Map::default(),
             drops_by_mark: false,
         }
     }
@@ -364,23 +364,24 @@ fn mark_local(cluster: &mut [Backend], local: &mut [Backend]) {
     }
 }
 
-/// Frontends on one address, port and protocol: the kernel follows the rule that comes first.
-fn report_conflicts(frontends: &[Frontend], notices: &mut Vec<Notice>) {
-    let mut first_of: HashMap<(IpAddr, u16, Protocol), usize> = HashMap::with_capacity(frontends.len());
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (i, frontend) in frontends.iter().enumerate() {
-        let key = (frontend.key.ip, frontend.key.port, frontend.key.protocol);
-        let first = *first_of.entry(key).or_insert(i);
-        if first != i {
-            groups.entry(first).or_default().push(i);
-        }
-    }
-    for (first, shadowed) in groups {
+/// Frontends on one address, port and protocol, which are neighbours in a table: the kernel follows the rule that comes
+/// first, and dispatch in the nat table comes before refusals in the filter table.
+fn report_conflicts(table: &ServiceTable, notices: &mut Vec<Notice>) {
+    let place = |f: &Frontend| match &f.origin {
+        Origin::Rule { table, number, .. } => (&**table != "nat", *number),
+        _ => (true, u32::MAX),
+    };
+    let same =
+        |a: &Frontend, b: &Frontend| (a.key.ip, a.key.port, a.key.protocol) == (b.key.ip, b.key.port, b.key.protocol);
+    for group in table.frontends().chunk_by(same).filter(|group| group.len() > 1) {
+        let mut group: Vec<&Frontend> = group.iter().collect();
+        group.sort_by_key(|f| place(f));
+        let (first, shadowed) = group.split_first().expect("a group has two");
         notices.push(Notice::Conflict {
-            first: frontends[first].origin.clone(),
-            key: frontends[first].key,
-            hides_cluster_ip: shadowed.iter().any(|&i| frontends[i].key.exposure == Exposure::ClusterIp),
-            shadowed: shadowed.iter().map(|&i| frontends[i].origin.clone()).collect(),
+            first: first.origin.clone(),
+            key: first.key,
+            hides_cluster_ip: shadowed.iter().any(|f| f.key.exposure == Exposure::ClusterIp),
+            shadowed: shadowed.iter().map(|f| f.origin.clone()).collect(),
         });
     }
 }
