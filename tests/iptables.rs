@@ -13,7 +13,7 @@ use std::path::Path;
 use kpx::inspect::iptables::{Lifted, Notice, lift, parse};
 
 /// A recorded file, unpacked if only its `.gz` is there.
-fn text(path: &Path) -> Option<Vec<u8>> {
+pub(crate) fn text(path: &Path) -> Option<Vec<u8>> {
     if let Ok(bytes) = std::fs::read(path) {
         return Some(bytes);
     }
