@@ -1,1 +1,8 @@
-//! Tests of migrate.
+//! Tests of migrate: a node that a real kube-proxy programmed, carried over and back, by the binary itself.
+
+#[path = "migrate/crash.rs"]
+mod crash;
+#[path = "migrate/lifecycle.rs"]
+mod lifecycle;
+#[path = "migrate/rig.rs"]
+mod rig;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress};
-use super::phase::{Finding, Phase, PhaseName, Step, World};
+use super::phase::{Check, Finding, Lasting, Phase, PhaseName, Step, World};
 use crate::error::Hinted;
 
 /// How a run ended.
@@ -227,8 +227,14 @@ impl<W: World> Engine<'_, W> {
         let untouched = matches!(self.mark(id), Mark::Untouched | Mark::Undone);
         // A step that cannot even be looked at is undone all the same: that is how its error is told.
         let mut there = || step.check(world).map_or(true, |check| check.is_done());
-        if untouched && (step.is_record() || !there()) {
+        let record = step.lasting() == Lasting::Record;
+        if untouched && (record || !there()) {
             (self.notify)(&Notice::Skipped { phase, step: id });
+            return Ok(());
+        }
+        if record {
+            // Done again on the next way forward, as if it had never been.
+            self.journal.append(Event::Done { phase, step: id.to_owned(), action: Action::Undo })?;
             return Ok(());
         }
         self.around(world, phase, step, Action::Undo, |world| step.undo(world))
@@ -244,16 +250,17 @@ impl<W: World> Engine<'_, W> {
         change: impl FnOnce(&mut W) -> Result<(), W::Error>,
     ) -> Result<(), EngineError<W::Error>> {
         let id = step.id();
-        let text = step.describe(world);
+        let text = match action {
+            Action::Do => step.describe(world.facts()),
+            Action::Undo => step.describe_undo(world.facts()),
+        };
         self.journal.append(Event::Intent { phase, step: id.to_owned(), action })?;
         (self.notify)(&Notice::Begin { phase, step: id, action, text: &text });
         let result = change(world).map_err(|source| EngineError::Step { phase, step: id, action, source }).and_then(
             |()| match (action, step.check(world)) {
                 (_, Err(source)) => Err(EngineError::Check { phase, what: id, source }),
-                (Action::Do, Ok(super::Check::NotDone(missing))) => {
-                    Err(EngineError::NoEffect { phase, step: id, missing })
-                }
-                (Action::Undo, Ok(super::Check::Done)) if !step.is_record() => {
+                (Action::Do, Ok(Check::NotDone(missing))) => Err(EngineError::NoEffect { phase, step: id, missing }),
+                (Action::Undo, Ok(Check::Done)) => {
                     Err(EngineError::NoEffect { phase, step: id, missing: "its effect is still there".to_owned() })
                 }
                 _ => Ok(()),

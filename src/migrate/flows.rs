@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 /// A UDP flow whose destination is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +17,8 @@ pub struct UdpFlow {
     pub frontend: SocketAddr,
     /// Who answers: a backend.
     pub backend: SocketAddr,
+    /// How long conntrack keeps it if nothing more is sent.
+    pub expires_in: Duration,
 }
 
 /// The translated UDP flows in the text of `/proc/net/nf_conntrack`; other lines, broken ones and a last line without its
@@ -34,6 +37,7 @@ fn parse_line(line: &str) -> Option<UdpFlow> {
     if !matches!(family, "ipv4" | "ipv6") || words.next().is_none() || words.next()? != "udp" {
         return None;
     }
+    let seconds = words.nth(1)?.parse().ok()?;
     let (mut src, mut dst, mut sport, mut dport) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for word in words {
         let Some((key, value)) = word.split_once('=') else { continue };
@@ -46,8 +50,12 @@ fn parse_line(line: &str) -> Option<UdpFlow> {
         }
     }
     let end = |ips: &[IpAddr], ports: &[u16], i: usize| Some(SocketAddr::new(*ips.get(i)?, *ports.get(i)?));
-    let flow =
-        UdpFlow { client: end(&src, &sport, 0)?, frontend: end(&dst, &dport, 0)?, backend: end(&src, &sport, 1)? };
+    let flow = UdpFlow {
+        client: end(&src, &sport, 0)?,
+        frontend: end(&dst, &dport, 0)?,
+        backend: end(&src, &sport, 1)?,
+        expires_in: Duration::from_secs(seconds),
+    };
     (flow.frontend != flow.backend).then_some(flow)
 }
 
@@ -57,6 +65,19 @@ fn address(text: &str) -> Option<IpAddr> {
         IpAddr::V6(v6) => Ipv6Addr::to_canonical(&v6),
         v4 @ IpAddr::V4(_) => v4,
     })
+}
+
+/// How long after its last datagram conntrack keeps a UDP flow, from the text of `sysctl -a`: the longer of
+/// `nf_conntrack_udp_timeout` and `nf_conntrack_udp_timeout_stream`, or the kernel's default where neither is known.
+pub fn udp_time(sysctls: &[u8]) -> Duration {
+    const DEFAULT: Duration = Duration::from_secs(120);
+    let text = String::from_utf8_lossy(sysctls);
+    let seconds = text.lines().filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let known = ["net.netfilter.nf_conntrack_udp_timeout", "net.netfilter.nf_conntrack_udp_timeout_stream"];
+        known.contains(&name.trim()).then(|| value.trim().parse().ok())?
+    });
+    seconds.max().map_or(DEFAULT, Duration::from_secs)
 }
 
 #[cfg(test)]
@@ -76,6 +97,7 @@ ipv4     2 udp      17 29 src=10.244.1.11 dst=10.244.1.12 sport=5000 dport=53 [U
             client: client.parse().unwrap(),
             frontend: frontend.parse().unwrap(),
             backend: backend.parse().unwrap(),
+            expires_in: Duration::from_secs(6),
         };
         let expected = BTreeSet::from([
             flow("10.244.1.11:32950", "10.96.0.10:53", "10.244.1.12:53"),
@@ -83,6 +105,14 @@ ipv4     2 udp      17 29 src=10.244.1.11 dst=10.244.1.12 sport=5000 dport=53 [U
             flow("[fd00:10:244:1::11]:53137", "[fd00:10:96::a]:53", "[fd00:10:244:1::12]:53"),
         ]);
         assert_eq!(parse(RECORDED), expected);
+    }
+
+    #[test]
+    fn the_longer_of_the_two_times_counts() {
+        let text =
+            b"net.netfilter.nf_conntrack_udp_timeout = 30\nnet.netfilter.nf_conntrack_udp_timeout_stream = 300\n";
+        assert_eq!(udp_time(text), Duration::from_secs(300));
+        assert_eq!(udp_time(b""), Duration::from_secs(120));
     }
 
     #[test]

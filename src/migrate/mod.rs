@@ -7,20 +7,32 @@
 
 mod engine;
 pub mod flows;
+mod gates;
 mod journal;
 mod phase;
 mod plan;
 mod planner;
+pub mod probe;
 mod proxy;
+mod session;
+mod status;
+mod steps;
 mod store;
 mod survey;
+mod world;
 
 pub use engine::{Engine, EngineError, Notice, Outcome};
-pub use journal::{Action, Event, Failpoint, Journal, JournalError, Mark, Progress, Record};
-pub use journal::{Direction, End};
-pub use phase::{Check, Finding, Gate, Phase, PhaseName, Step, World};
-pub use plan::{Blocker, BlockerId, Counts, NodeId, Plan, PlannedFrontend, PlannedPhase, PlannedStep, Server, Warning};
-pub use planner::Planner;
-pub use proxy::ProxyHealth;
+pub use journal::{Action, Direction, End, Event, Failpoint, Journal, JournalError, Mark, Progress, Record};
+pub use phase::{Check, Finding, Gate, Lasting, Phase, PhaseName, Step, World};
+pub use plan::{
+    Blocker, BlockerId, Counts, Inputs, NodeId, Plan, PlannedFrontend, PlannedPhase, PlannedStep, Server, Source,
+    Target, Warning,
+};
+pub use planner::plan;
+pub use proxy::{Healthz, ProxyHealth, SyncTimes};
+pub use session::{Session, SessionError, SessionOptions, Status};
+pub use status::{Serving, Standing, StepStatus, Summary};
+pub use steps::Facts;
 pub use store::{Holder, Lock, Migration, Store, StoreError};
-pub use survey::{ForeignHook, Host, Lifted, OpenMigration, Rules, Survey};
+pub use survey::{Host, Lifted, OpenMigration, ReadError, Rules, Survey, Tables};
+pub use world::{NodeWorld, RunOptions, StepError};

@@ -48,6 +48,11 @@ impl fmt::Display for PhaseName {
 pub trait World {
     /// What can go wrong in a step.
     type Error: std::error::Error + 'static;
+    /// What the words of steps depend on; known before anything is done.
+    type Facts;
+
+    /// The facts.
+    fn facts(&self) -> &Self::Facts;
 }
 
 /// Whether a step's effect is there.
@@ -71,8 +76,18 @@ pub trait Step<W: World> {
     /// Stable name, unique in the migration.
     fn id(&self) -> &'static str;
 
+    /// Whether it has to be undone.
+    fn lasting(&self) -> Lasting {
+        Lasting::Change
+    }
+
     /// What [`Self::perform`] will do, with the objects it touches.
-    fn describe(&self, world: &W) -> String;
+    fn describe(&self, facts: &W::Facts) -> String;
+
+    /// What [`Self::undo`] will do. Never asked of a [`Lasting::Record`].
+    fn describe_undo(&self, facts: &W::Facts) -> String {
+        format!("undo: {}", self.describe(facts))
+    }
 
     /// Looks at the node: is the effect there?
     fn check(&self, world: &mut W) -> Result<Check, W::Error>;
@@ -80,13 +95,19 @@ pub trait Step<W: World> {
     /// Brings the effect about; harmless when it is there already, in whole or in part.
     fn perform(&self, world: &mut W) -> Result<(), W::Error>;
 
-    /// Takes the effect away; harmless when it is not there, or only in part.
-    fn undo(&self, world: &mut W) -> Result<(), W::Error>;
-
-    /// Whether the effect stays after [`Self::undo`], since it is a record and no change of the node.
-    fn is_record(&self) -> bool {
-        false
+    /// Takes the effect away; harmless when it is not there, or only in part. Never asked of a [`Lasting::Record`].
+    fn undo(&self, _world: &mut W) -> Result<(), W::Error> {
+        Ok(())
     }
+}
+
+/// Whether undoing a step is needed to bring the node back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasting {
+    /// It changes the node.
+    Change,
+    /// It only writes something down, or into what another step takes away: there is nothing to undo.
+    Record,
 }
 
 /// One thing a gate looked at.

@@ -3,83 +3,88 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::gates::describe_hook;
 use super::phase::PhaseName;
 use super::plan::{
-    Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, PlannedPhase, Server, Source, Target, Warning, first_few,
+    Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, Server, Source, Target, Warning, first_few,
 };
+use super::session::facts;
+use super::steps;
 use super::survey::{Rules, Survey};
-use crate::capture::Variant;
+use crate::dataplane::{Position, Served, served};
 use crate::model::{Difference, Frontend, FrontendView, ServiceTable, diff};
 use crate::ui::to_value;
 
-/// What a planner must know about the dataplane it plans for.
-pub struct Planner<'a> {
-    /// Whether the hooks can serve a frontend just as the rules do; `Err` is the reason why not.
-    pub served: &'a dyn Fn(&Frontend) -> Result<(), String>,
-    /// Phases with their steps.
-    pub phases: Vec<PlannedPhase>,
-    /// Number of programs to attach.
-    pub programs: usize,
+/// Makes the plan of a surveyed node.
+pub fn plan(survey: &Survey) -> Plan {
+    let empty = ServiceTable::default();
+    let table = survey.api.as_ref().map_or(&empty, |lifted| &lifted.table);
+    let divided = Served::of(table);
+    let frontends = frontends(table, &divided);
+    let to_ebpf = divided.table.frontends().len();
+    let counts = Counts { to_ebpf, stay: frontends.len() - to_ebpf, programs: steps::PROGRAMS, rules_to_delete: 0 };
+    let mut inputs = survey.hashes.clone();
+    if survey.api.is_ok() {
+        inputs.insert("API objects".to_owned(), hash_table(table));
+    }
+    if let Some(host) = &survey.host {
+        inputs.insert("hooks of the cgroup".to_owned(), digest(format!("{:?}", host.foreign_hooks).as_bytes()));
+    }
+    let facts = facts(&divided.table, &survey.pins, &survey.cgroup);
+    Plan {
+        api_version: "kpx.dev/v1".to_owned(),
+        kind: "MigrationPlan".to_owned(),
+        version: 1,
+        node: survey.node.clone(),
+        inputs: Inputs(inputs),
+        source: source(survey),
+        target: Target {
+            dataplane: "eBPF sockets".to_owned(),
+            cgroup: survey.cgroup.display().to_string(),
+            pins: survey.pins.display().to_string(),
+        },
+        counts,
+        blockers: blockers(survey),
+        warnings: warnings(survey),
+        coexistence: coexistence(survey),
+        frontends,
+        phases: steps::planned(&facts),
+    }
 }
 
-impl Planner<'_> {
-    /// Makes the plan of a surveyed node.
-    pub fn plan(self, survey: &Survey) -> Plan {
-        let empty = ServiceTable::default();
-        let table = survey.api.as_ref().map_or(&empty, |lifted| &lifted.table);
-        let frontends: Vec<PlannedFrontend> = table.frontends().iter().map(|f| self.frontend(f)).collect();
-        let to_ebpf = frontends.iter().filter(|f| f.to_ebpf()).count();
-        let counts = Counts { to_ebpf, stay: frontends.len() - to_ebpf, programs: self.programs, rules_to_delete: 0 };
-        let mut inputs = survey.hashes.clone();
-        if let Ok(lifted) = &survey.api {
-            inputs.insert("API objects".to_owned(), hash_table(&lifted.table));
-        }
-        let hooks: Vec<String> =
-            survey.host.iter().flat_map(|h| &h.foreign_hooks).map(|hook| format!("{hook:?}")).collect();
-        inputs.insert("hooks of the cgroup".to_owned(), digest(hooks.join("\n").as_bytes()));
-        Plan {
-            api_version: "kpx.dev/v1".to_owned(),
-            kind: "MigrationPlan".to_owned(),
-            version: 1,
-            node: survey.node.clone(),
-            inputs: Inputs(inputs),
-            source: source(survey),
-            target: Target {
-                dataplane: "eBPF sockets".to_owned(),
-                cgroup: survey.cgroup.display().to_string(),
-                pins: survey.pins.display().to_string(),
-            },
-            counts,
-            blockers: blockers(survey, self.served),
-            warnings: warnings(survey, self.served),
-            coexistence: coexistence(survey),
-            frontends,
-            phases: self.phases,
-        }
-    }
+/// Each frontend with who serves it; both parts of the divided table are in the table's order.
+fn frontends(table: &ServiceTable, divided: &Served) -> Vec<PlannedFrontend> {
+    let mut others = divided.others.iter().peekable();
+    table
+        .frontends()
+        .iter()
+        .map(|f| {
+            let reason = others.next_if(|(other, _)| other == f).map(|(_, reason)| reason.to_string());
+            frontend(f, reason)
+        })
+        .collect()
+}
 
-    fn frontend(&self, f: &Frontend) -> PlannedFrontend {
-        let reason = (self.served)(f).err();
-        let served_by = PhaseName::ALL
-            .map(|phase| {
-                let server = match phase {
-                    PhaseName::Sockets if reason.is_none() => Server::Ebpf,
-                    _ => Server::Rules,
-                };
-                (phase, server)
-            })
-            .into();
-        PlannedFrontend {
-            service: f.service.as_ref().map(ToString::to_string),
-            port_name: f.port_name.clone(),
-            exposure: f.key.exposure,
-            ip: f.key.ip,
-            port: f.key.port,
-            protocol: f.key.protocol,
-            served_by,
-            reason,
-            hash: hash_frontend(f)[..16].to_owned(),
-        }
+fn frontend(f: &Frontend, reason: Option<String>) -> PlannedFrontend {
+    let served_by = PhaseName::ALL
+        .map(|phase| {
+            let server = match phase {
+                PhaseName::Sockets if reason.is_none() => Server::Ebpf,
+                _ => Server::Rules,
+            };
+            (phase, server)
+        })
+        .into();
+    PlannedFrontend {
+        service: f.service.as_ref().map(ToString::to_string),
+        port_name: f.port_name.clone(),
+        exposure: f.key.exposure,
+        ip: f.key.ip,
+        port: f.key.port,
+        protocol: f.key.protocol,
+        served_by,
+        reason,
+        hash: hash_frontend(f)[..16].to_owned(),
     }
 }
 
@@ -110,7 +115,7 @@ fn hash_table(table: &ServiceTable) -> String {
 fn source(survey: &Survey) -> Source {
     let mode = survey.proxy.mode.as_deref().unwrap_or("iptables");
     let (dataplane, rules) = match &survey.rules {
-        Ok(rules) => (format!("kube-proxy iptables ({})", variant_word(rules.variant)), by_family_names(rules)),
+        Ok(rules) => (format!("kube-proxy iptables ({})", rules.variant), by_family_names(rules)),
         Err(_) => (format!("kube-proxy {mode}"), BTreeMap::new()),
     };
     Source { dataplane, rules, kube_proxy: survey.proxy.describe() }
@@ -120,26 +125,20 @@ fn by_family_names(rules: &Rules) -> BTreeMap<String, usize> {
     rules.counts.iter().map(|(family, n)| (family.to_string(), *n)).collect()
 }
 
-const fn variant_word(variant: Variant) -> &'static str {
-    match variant {
-        Variant::Legacy => "legacy",
-        Variant::Nft => "nft",
-    }
-}
+const MODE_REMEDY: &str = "wait for the release that moves nodes from ipvs and nftables mode, or let kube-proxy run in \
+                           iptables mode first";
+const CONFLICT_REMEDY: &str = "give one of the Services another address; which of them wins with kube-proxy depends on \
+                               the order of its rules";
 
-const fn other(variant: Variant) -> Variant {
-    match variant {
-        Variant::Legacy => Variant::Nft,
-        Variant::Nft => Variant::Legacy,
-    }
-}
-
-type Served<'a> = &'a dyn Fn(&Frontend) -> Result<(), String>;
-
-fn blockers(survey: &Survey, served: Served<'_>) -> Vec<Blocker> {
-    let mut out = Vec::new();
-    let mut block = |id, reason: String, details: Vec<String>, remedy: &str| {
-        out.push(Blocker { id, reason, details, remedy: remedy.to_owned() });
+fn blockers(survey: &Survey) -> Vec<Blocker> {
+    let mut out: Vec<Blocker> = Vec::new();
+    // One cause may show in several places: its first reason leads.
+    let mut block = |id, reason: String, details: Vec<String>, remedy: &str| match out.iter_mut().find(|b| b.id == id) {
+        Some(Blocker { details: known, .. }) => {
+            known.push(reason);
+            known.extend(details);
+        }
+        None => out.push(Blocker { id, reason, details, remedy: remedy.to_owned() }),
     };
     if let Some(open) = &survey.open_migration {
         let (reason, remedy) = if open.complete {
@@ -160,8 +159,7 @@ fn blockers(survey: &Survey, served: Served<'_>) -> Vec<Blocker> {
             BlockerId::Mode,
             format!("kube-proxy runs in {mode} mode; this release moves nodes from iptables mode only"),
             Vec::new(),
-            "wait for the release that moves nodes from ipvs and nftables mode, or let kube-proxy run in iptables \
-             mode first",
+            MODE_REMEDY,
         );
     }
     if let Err(reason) = &survey.api {
@@ -209,18 +207,13 @@ fn blockers(survey: &Survey, served: Served<'_>) -> Vec<Blocker> {
                 BlockerId::ConflictingAddresses,
                 "an address that the hooks would serve is claimed more than once".to_owned(),
                 first_few(conflicts, "addresses"),
-                "give one of the Services another address; which of them wins with kube-proxy depends on the order \
-                 of its rules",
+                CONFLICT_REMEDY,
             );
         }
     }
     if let Some(host) = &survey.host {
-        let first: Vec<String> = host
-            .foreign_hooks
-            .iter()
-            .filter(|h| h.runs_first)
-            .map(|h| format!("{} on {}: program {} (id {})", h.hook, h.cgroup.display(), h.program, h.id))
-            .collect();
+        let first: Vec<String> =
+            host.foreign_hooks.iter().filter(|h| h.position == Position::Before).map(describe_hook).collect();
         if !first.is_empty() {
             block(
                 BlockerId::ForeignHook,
@@ -260,28 +253,34 @@ fn blockers(survey: &Survey, served: Served<'_>) -> Vec<Blocker> {
 }
 
 fn rule_blockers(rules: &Rules, block: &mut impl FnMut(BlockerId, String, Vec<String>, &str)) {
-    if rules.other_variant > 0 {
-        let variant = variant_word(other(rules.variant));
-        block(
-            BlockerId::OtherVariant,
-            format!(
-                "iptables-{variant} holds {} rules of a kube-proxy too; both sets act on every packet",
-                rules.other_variant
-            ),
-            Vec::new(),
-            &format!(
-                "an earlier kube-proxy left them: look with iptables-{variant}-save, and remove them with the \
-                 kube-proxy --cleanup that uses iptables-{variant}"
-            ),
-        );
+    let mut by_id: BTreeMap<BlockerId, Vec<String>> = BTreeMap::new();
+    for (id, text) in &rules.blocking {
+        by_id.entry(*id).or_default().push(text.clone());
     }
-    if !rules.unknown.is_empty() {
-        block(
-            BlockerId::UnknownRules,
-            format!("{} rules in kube-proxy's chains are not understood", rules.unknown.len()),
-            first_few(rules.unknown.clone(), "rules"),
-            "find out who wrote them: what kpx does not understand it cannot serve the same way",
-        );
+    for (id, details) in by_id {
+        let (reason, remedy) = match id {
+            BlockerId::OtherVariant => {
+                let other = rules.variant.other();
+                (
+                    format!("iptables-{other} holds rules of a kube-proxy too; both sets act on every packet"),
+                    format!(
+                        "an earlier kube-proxy left them: look with iptables-{other}-save, and remove them with the \
+                         kube-proxy --cleanup that uses iptables-{other}"
+                    ),
+                )
+            }
+            BlockerId::Mode => {
+                ("the rules are not (only) those of kube-proxy in iptables mode".to_owned(), MODE_REMEDY.to_owned())
+            }
+            BlockerId::ConflictingAddresses => {
+                ("a ClusterIP is hidden by another Service's rules".to_owned(), CONFLICT_REMEDY.to_owned())
+            }
+            _ => (
+                "rules in kube-proxy's chains are not as any known kube-proxy writes them".to_owned(),
+                "find out who wrote them: what kpx does not understand it cannot serve the same way".to_owned(),
+            ),
+        };
+        block(id, reason, first_few(details, "remarks"), &remedy);
     }
 }
 
@@ -319,7 +318,7 @@ pub(super) fn describe_difference(difference: &Difference) -> String {
     }
 }
 
-fn warnings(survey: &Survey, served: Served<'_>) -> Vec<Warning> {
+fn warnings(survey: &Survey) -> Vec<Warning> {
     let mut out = Vec::new();
     let mut warn = |text: String, details: Vec<String>| out.push(Warning { text, details });
     if survey.host.is_none() {
@@ -355,8 +354,8 @@ fn warnings(survey: &Survey, served: Served<'_>) -> Vec<Warning> {
         .host
         .iter()
         .flat_map(|h| &h.foreign_hooks)
-        .filter(|h| !h.runs_first)
-        .map(|h| format!("{} on {}: program {} (id {})", h.hook, h.cgroup.display(), h.program, h.id))
+        .filter(|h| h.position == Position::After)
+        .map(describe_hook)
         .collect();
     if !behind.is_empty() {
         warn(

@@ -1,1 +1,279 @@
+use std::path::PathBuf;
 
+use super::super::plan::NodeId;
+use super::super::proxy::{Healthz, ProxyHealth};
+use super::super::survey::{Host, Lifted, OpenMigration};
+use super::*;
+use crate::capture::Variant;
+use crate::dataplane::ForeignHook;
+use crate::model::{
+    Backend, Exposure, Family, FrontendKey, Masquerade, NodeFacts, Origin, Policy, Protocol, ServiceName,
+};
+
+fn frontend(name: &str, ip: &str, exposure: Exposure, backend: &str) -> Frontend {
+    let backend = Backend { ip: backend.parse().unwrap(), port: 8080, weight: 1, local: None, state: None };
+    Frontend {
+        key: FrontendKey { ip: ip.parse().unwrap(), port: 80, protocol: Protocol::Tcp, exposure },
+        service: Some(ServiceName { namespace: "shop".into(), name: name.into() }),
+        port_name: Some("http".into()),
+        cluster: vec![backend],
+        local: vec![],
+        internal_policy: Policy::Cluster,
+        external_policy: Policy::Cluster,
+        affinity: None,
+        sources: vec![],
+        masquerade: Masquerade::OffCluster,
+        no_backends: None,
+        origin: Origin::Object {
+            kind: "Service",
+            name: ServiceName { namespace: "shop".into(), name: name.into() },
+            field: "spec.ports[0]".into(),
+        },
+    }
+}
+
+fn table(frontends: Vec<Frontend>) -> ServiceTable {
+    ServiceTable::new(frontends, NodeFacts::default(), NodeFacts::default())
+}
+
+fn two() -> ServiceTable {
+    table(vec![
+        frontend("web", "10.96.0.1", Exposure::ClusterIp, "10.244.1.2"),
+        frontend("web", "192.0.2.1", Exposure::ExternalIp, "10.244.1.2"),
+    ])
+}
+
+/// A node on which nothing stands in the way.
+fn survey() -> Survey {
+    Survey {
+        node: NodeId { name: "node-a".into(), boot_id: Some("boot".into()), netns: Some(4_026_531_840) },
+        api: Ok(Lifted { table: two(), notices: vec![] }),
+        rules: Ok(Rules {
+            variant: Variant::Nft,
+            table: two(),
+            counts: [(Family::V4, 30), (Family::V6, 4)].into(),
+            blocking: vec![],
+            notices: vec![],
+        }),
+        hashes: [("rules iptables-nft IPv4".to_owned(), "aa".to_owned())].into(),
+        proxy: ProxyHealth {
+            mode: Some("iptables".into()),
+            healthz: Some(Healthz { ok: true, status: "HTTP/1.1 200 OK".into(), now: None }),
+            ..ProxyHealth::default()
+        },
+        host: Some(Host::default()),
+        cgroup: "/sys/fs/cgroup".into(),
+        pins: "/sys/fs/bpf/kpx".into(),
+        open_migration: None,
+    }
+}
+
+/// The one blocker that a change to a good survey brings.
+fn only_blocker(change: impl FnOnce(&mut Survey)) -> Blocker {
+    let mut survey = survey();
+    change(&mut survey);
+    let mut blockers = plan(&survey).blockers;
+    assert_eq!(blockers.len(), 1, "{blockers:?}");
+    blockers.remove(0)
+}
+
+fn rules(survey: &mut Survey) -> &mut Rules {
+    survey.rules.as_mut().unwrap()
+}
+
+#[test]
+fn a_good_node_gets_a_plan_that_may_be_applied() {
+    let plan = plan(&survey());
+    assert_eq!(plan.blockers, []);
+    assert_eq!(
+        plan.counts_line(),
+        "Plan: 1 frontends to eBPF sockets, 1 stay with the rules, 8 programs to attach, 0 rules to delete"
+    );
+    let fates: Vec<_> = plan
+        .frontends
+        .iter()
+        .map(|f| (f.exposure, f.served_by[&PhaseName::Shadow], f.served_by[&PhaseName::Sockets]))
+        .collect();
+    assert_eq!(
+        fates,
+        [(Exposure::ClusterIp, Server::Rules, Server::Ebpf), (Exposure::ExternalIp, Server::Rules, Server::Rules)]
+    );
+    assert!(plan.frontends[1].reason.as_deref().is_some_and(|r| r.contains("rules")));
+    assert!(plan.coexistence[0].starts_with("34 rules of kube-proxy stand on this node now (IPv4 30, IPv6 4)"));
+}
+
+#[test]
+fn two_plans_of_one_node_are_equal_and_a_plan_survives_its_file() {
+    let (a, b) = (plan(&survey()), plan(&survey()));
+    assert_eq!(a, b);
+    assert_eq!(a.to_json(), b.to_json());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("node-a.plan");
+    a.write(&file).unwrap();
+    assert_eq!(Plan::read(&file).unwrap(), a);
+    fs_err::write(&file, a.to_json().replace("\"version\": 1", "\"version\": 99")).unwrap();
+    let refused = Plan::read(&file).unwrap_err().to_string();
+    assert!(refused.contains("version 99") && refused.contains("version 1"), "{refused}");
+}
+
+#[test]
+fn what_changed_since_a_plan_is_named() {
+    let then = plan(&survey());
+    let mut later = survey();
+    later.node.boot_id = Some("other".into());
+    later.hashes.insert("rules iptables-nft IPv4".into(), "bb".into());
+    let mut frontends = two().frontends().to_vec();
+    frontends[0].cluster[0].port = 9090;
+    later.api = Ok(Lifted { table: table(frontends), notices: vec![] });
+    let changes = then.changes(&plan(&later));
+    assert_eq!(
+        changes,
+        [
+            "boot: boot then, other now",
+            "API objects: changed",
+            "rules iptables-nft IPv4: changed",
+            "shop/web:http ClusterIP 10.96.0.1:80/TCP: changed",
+        ]
+    );
+    assert_eq!(then.changes(&plan(&survey())), Vec::<String>::new());
+}
+
+#[test]
+fn differing_tables_block_and_each_difference_is_named() {
+    let blocker = only_blocker(|s| {
+        let mut frontends = two().frontends().to_vec();
+        frontends[0].cluster[0].port = 9090;
+        rules(s).table = table(frontends);
+    });
+    assert_eq!(blocker.id, BlockerId::TablesDiffer);
+    assert_eq!(blocker.details.len(), 1);
+    assert!(blocker.details[0].contains("shop/web ClusterIP 10.96.0.1:80/TCP"), "{:?}", blocker.details);
+    assert!(blocker.details[0].contains("10.244.1.2:9090"), "{:?}", blocker.details);
+}
+
+#[test]
+fn services_that_the_rules_lack_block_and_long_lists_are_cut() {
+    let blocker = only_blocker(|s| {
+        let many =
+            (1..=20).map(|i| frontend(&format!("s{i}"), &format!("10.96.1.{i}"), Exposure::ClusterIp, "10.1.1.1"));
+        s.api = Ok(Lifted { table: table(two().frontends().iter().cloned().chain(many).collect()), notices: vec![] });
+    });
+    assert_eq!(blocker.id, BlockerId::TablesDiffer);
+    assert_eq!(blocker.reason, "API objects and rules differ in 20 places");
+    assert_eq!(blocker.details.last().unwrap(), "and 15 more differences");
+    assert!(blocker.details[0].ends_with("in the API, not in the rules"));
+}
+
+#[test]
+fn a_program_that_runs_first_blocks_and_one_behind_is_a_warning() {
+    let hook = |position| ForeignHook {
+        hook: "connect4".into(),
+        cgroup: PathBuf::from("/sys/fs/cgroup"),
+        program_id: 7,
+        name: "cil_sock4_connect".into(),
+        position,
+    };
+    let blocker = only_blocker(|s| s.host.as_mut().unwrap().foreign_hooks = vec![hook(Position::Before)]);
+    assert_eq!(blocker.id, BlockerId::ForeignHook);
+    assert!(blocker.details[0].contains("cil_sock4_connect"));
+    let mut behind = survey();
+    behind.host.as_mut().unwrap().foreign_hooks = vec![hook(Position::After)];
+    let plan = plan(&behind);
+    assert_eq!(plan.blockers, []);
+    assert!(plan.warnings.iter().any(|w| w.details.iter().any(|d| d.contains("cil_sock4_connect"))));
+}
+
+#[test]
+fn a_proxy_that_is_behind_or_unwell_blocks() {
+    let blocker = only_blocker(|s| {
+        s.proxy.healthz = Some(Healthz { ok: false, status: "HTTP/1.1 503 Service Unavailable".into(), now: None });
+    });
+    assert_eq!(blocker.id, BlockerId::ProxyStale);
+    assert_eq!(blocker.details, ["/healthz answers HTTP/1.1 503 Service Unavailable"]);
+}
+
+#[test]
+fn each_remark_on_the_rules_blocks_under_its_own_name() {
+    for id in [BlockerId::UnknownRules, BlockerId::OtherVariant, BlockerId::Mode, BlockerId::ConflictingAddresses] {
+        let blocker = only_blocker(|s| rules(s).blocking = vec![(id, "IPv4 nat KUBE-SVC-X rule 1".into())]);
+        assert_eq!(blocker.id, id);
+        assert_eq!(blocker.details, ["IPv4 nat KUBE-SVC-X rule 1"]);
+    }
+}
+
+#[test]
+fn another_mode_blocks_and_says_when() {
+    for mode in ["ipvs", "nftables"] {
+        let blocker = only_blocker(|s| s.proxy.mode = Some(mode.into()));
+        assert_eq!(blocker.id, BlockerId::Mode);
+        assert!(blocker.reason.contains(mode) && blocker.remedy.contains("release"), "{blocker:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_blocks() {
+    let cases: [(BlockerId, fn(&mut Survey)); 5] = [
+        (BlockerId::NoApi, |s| s.api = Err("no kubeconfig".into())),
+        (BlockerId::NoRules, |s| s.rules = Err("neither iptables variant holds any".into())),
+        (BlockerId::Capabilities, |s| s.host.as_mut().unwrap().missing_capabilities = vec!["CAP_BPF".into()]),
+        (BlockerId::Cgroup, |s| s.host.as_mut().unwrap().cgroup_problem = Some("no cgroup2 is mounted".into())),
+        (BlockerId::Bpffs, |s| s.host.as_mut().unwrap().bpffs_problem = Some("/x is not on a bpf file system".into())),
+    ];
+    for (id, change) in cases {
+        assert_eq!(only_blocker(change).id, id);
+    }
+}
+
+#[test]
+fn an_unfinished_migration_blocks_another_one() {
+    for (complete, word) in [(false, "unfinished"), (true, "in force")] {
+        let blocker = only_blocker(|s| s.open_migration = Some(OpenMigration { id: "20261124".into(), complete }));
+        assert_eq!(blocker.id, BlockerId::MigrationOpen);
+        assert!(blocker.reason.contains(word) && blocker.remedy.contains("rollback"));
+    }
+}
+
+#[test]
+fn a_contested_cluster_ip_blocks_and_other_contested_addresses_do_not() {
+    let contested = |exposure: Exposure| {
+        let mut frontends = two().frontends().to_vec();
+        let ip = if exposure == Exposure::ClusterIp { "10.96.0.1" } else { "192.0.2.1" };
+        frontends.push(frontend("thief", ip, Exposure::LoadBalancer, "10.244.1.9"));
+        table(frontends)
+    };
+    let blocker = only_blocker(|s| {
+        s.api = Ok(Lifted { table: contested(Exposure::ClusterIp), notices: vec![] });
+        rules(s).table = contested(Exposure::ClusterIp);
+    });
+    assert_eq!(blocker.id, BlockerId::ConflictingAddresses);
+    assert!(blocker.details[0].contains("shop/thief:http (LoadBalancer)"), "{:?}", blocker.details);
+    let mut survey = survey();
+    survey.api = Ok(Lifted { table: contested(Exposure::ExternalIp), notices: vec![] });
+    rules(&mut survey).table = contested(Exposure::ExternalIp);
+    let plan = plan(&survey);
+    assert_eq!(plan.blockers, []);
+    assert!(plan.warnings.iter().any(|w| w.text.contains("more than once")));
+}
+
+#[test]
+fn every_blocker_has_a_remedy() {
+    let mut bad = survey();
+    bad.api = Err("x".into());
+    bad.rules = Err("x".into());
+    bad.proxy.mode = Some("ipvs".into());
+    bad.open_migration = Some(OpenMigration { id: "1".into(), complete: false });
+    let plan = plan(&bad);
+    assert!(plan.is_blocked());
+    assert!(plan.blockers.iter().all(|b| b.remedy.len() > 10));
+}
+
+#[test]
+fn a_snapshot_says_what_was_not_looked_at() {
+    let mut snapshot = survey();
+    snapshot.host = None;
+    snapshot.proxy = ProxyHealth::default();
+    let plan = plan(&snapshot);
+    assert_eq!(plan.blockers, []);
+    assert!(plan.warnings[0].text.contains("snapshot"));
+    assert!(plan.warnings[1].text.contains("does not answer"));
+}

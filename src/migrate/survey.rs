@@ -1,11 +1,16 @@
 //! Everything a plan is made from, typed and read once.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
-use super::plan::NodeId;
+use super::plan::{BlockerId, NodeId};
+use super::planner::digest;
 use super::proxy::ProxyHealth;
-use crate::capture::Variant;
+use crate::capture::{self, CaptureError, Captured, Item, Node, Variant};
+use crate::dataplane::{ForeignHook, Paths, foreign_hooks};
+use crate::error::Hinted;
+use crate::inspect::{iptables, kube};
 use crate::model::{Family, ServiceTable};
 
 /// The state of one node, as a plan needs it.
@@ -49,12 +54,10 @@ pub struct Rules {
     pub table: ServiceTable,
     /// Rules of kube-proxy by family.
     pub counts: BTreeMap<Family, usize>,
-    /// Rules that must be understood and are not.
-    pub unknown: Vec<String>,
-    /// Other remarks of the reader.
+    /// Remarks of the reader that stand in the way.
+    pub blocking: Vec<(BlockerId, String)>,
+    /// Its other remarks.
     pub notices: Vec<String>,
-    /// Rules of kube-proxy in the other variant.
-    pub other_variant: usize,
 }
 
 /// What the host allows and holds.
@@ -70,21 +73,6 @@ pub struct Host {
     pub foreign_hooks: Vec<ForeignHook>,
 }
 
-/// Another owner's program on a hook that kpx needs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ForeignHook {
-    /// Attach type, such as `cgroup_inet4_connect`.
-    pub hook: String,
-    /// cgroup it is attached to.
-    pub cgroup: PathBuf,
-    /// Name of the program.
-    pub program: String,
-    /// Id of the program.
-    pub id: u32,
-    /// Whether it runs before a program that is attached to our cgroup next.
-    pub runs_first: bool,
-}
-
 /// The migration that stands in the way of a new one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenMigration {
@@ -92,4 +80,204 @@ pub struct OpenMigration {
     pub id: String,
     /// Whether all its phases are done.
     pub complete: bool,
+}
+
+/// Why the node could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Raw state.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// API objects.
+    #[error(transparent)]
+    Kube(#[from] kube::KubeError),
+    /// Rules.
+    #[error(transparent)]
+    Iptables(#[from] iptables::IptablesError),
+}
+
+impl Hinted for ReadError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Capture(source) => source.hints(),
+            Self::Kube(source) => source.hints(),
+            Self::Iptables(source) => source.hints(),
+        }
+    }
+}
+
+/// The two tables that must be equal.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// From the API objects.
+    pub api: ServiceTable,
+    /// From the rules.
+    pub rules: ServiceTable,
+}
+
+impl Tables {
+    /// Reads both afresh; the API first, since rules follow it.
+    pub fn read(node: &Node) -> Result<Self, ReadError> {
+        let api = api(node)?;
+        let rules = iptables::read_node(node)?.table;
+        Ok(Self { api, rules })
+    }
+}
+
+/// The table that the API objects make.
+pub(super) fn api(node: &Node) -> Result<ServiceTable, ReadError> {
+    Ok(kube::read_node(node)?.table)
+}
+
+/// Which node this is.
+pub(super) fn node_id(node: &Node) -> Result<NodeId, ReadError> {
+    let host = match node.read(Item::Host)? {
+        Captured::Present { bytes, .. } => serde_json::from_slice::<capture::Host>(&bytes).ok(),
+        Captured::Absent { .. } => None,
+    };
+    let netns = node.is_live().then(|| fs_err::metadata("/proc/self/ns/net").ok()).flatten();
+    Ok(NodeId { name: node.node_name().to_owned(), boot_id: host.map(|h| h.boot_id), netns: netns.map(|m| m.ino()) })
+}
+
+/// Reads everything a plan is made from.
+pub(super) fn read(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Result<Survey, ReadError> {
+    let bytes = |item| -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(match node.read(item)? {
+            Captured::Present { bytes, .. } => Some(bytes),
+            Captured::Absent { .. } => None,
+        })
+    };
+    let mut hashes = BTreeMap::new();
+    for family in Family::BOTH {
+        for variant in Variant::BOTH {
+            if let Some(text) = bytes(Item::IptablesSave(family, variant))? {
+                hashes.insert(format!("rules iptables-{variant} {family}"), digest(&without_counters(&text)));
+            }
+        }
+    }
+    let (mode, healthz, metrics) = (bytes(Item::ProxyMode)?, bytes(Item::Healthz)?, bytes(Item::Metrics)?);
+    let mut proxy = ProxyHealth::parse(mode.as_deref(), healthz.as_deref(), metrics.as_deref());
+    let api = match kube::read_node(node) {
+        Ok(state) => {
+            hashes.insert("kube-proxy's configuration".to_owned(), digest(format!("{:?}", state.config).as_bytes()));
+            proxy.mode.get_or_insert_with(|| state.config.mode.value.to_string());
+            Ok(Lifted { table: state.table, notices: state.notices.iter().map(ToString::to_string).collect() })
+        }
+        Err(error) => Err(with_causes(&error)),
+    };
+    let cgroup_path = cgroup.clone().unwrap_or_else(|_| PathBuf::from("/sys/fs/cgroup"));
+    Ok(Survey {
+        node: node_id(node)?,
+        api,
+        rules: rules(node)?,
+        hashes,
+        proxy,
+        host: node.is_live().then(|| host(cgroup, pins)),
+        cgroup: cgroup_path,
+        pins: pins.to_owned(),
+        open_migration: None,
+    })
+}
+
+/// kube-proxy's rules, or why there are none.
+fn rules(node: &Node) -> Result<Result<Rules, String>, ReadError> {
+    let state = match iptables::read_node(node) {
+        Ok(state) => state,
+        Err(error @ iptables::IptablesError::NotCaptured { .. }) => return Ok(Err(error.to_string())),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(variant) = state.variant else {
+        let modes: Vec<_> = state.blocking().map(ToString::to_string).collect();
+        let reason = if modes.is_empty() { "neither iptables variant holds any".to_owned() } else { modes.join("; ") };
+        return Ok(Err(reason));
+    };
+    let counts =
+        Family::BOTH.iter().zip(&state.families).map(|(family, f)| (*family, f.rules.values().sum())).collect();
+    let (blocking, others): (Vec<_>, Vec<_>) = state.notices.iter().partition(|n| n.blocks_migration());
+    let blocking = blocking.into_iter().map(|n| (blocker(n), n.to_string())).collect();
+    let notices = others.iter().map(ToString::to_string).collect();
+    Ok(Ok(Rules { variant, table: state.table, counts, blocking, notices }))
+}
+
+const fn blocker(notice: &iptables::Notice) -> BlockerId {
+    use iptables::Notice;
+    match notice {
+        Notice::IpvsMode { .. } | Notice::UserspaceMode { .. } | Notice::OtherMode { .. } => BlockerId::Mode,
+        Notice::StaleBackend { .. } => BlockerId::OtherVariant,
+        Notice::Conflict { .. } => BlockerId::ConflictingAddresses,
+        _ => BlockerId::UnknownRules,
+    }
+}
+
+/// What the host allows and holds.
+fn host(cgroup: &Result<PathBuf, String>, pins: &Path) -> Host {
+    let mut host = Host { missing_capabilities: missing_capabilities(), ..Host::default() };
+    match cgroup {
+        Err(problem) => host.cgroup_problem = Some(problem.clone()),
+        Ok(path) => match capture::cgroup::check(path) {
+            Err(error) => host.cgroup_problem = Some(with_causes(&error)),
+            Ok(()) => match foreign_hooks(&Paths { pins: pins.to_owned(), cgroup: path.clone() }) {
+                Ok(hooks) => host.foreign_hooks = hooks,
+                Err(error) => host.cgroup_problem = Some(with_causes(&error)),
+            },
+        },
+    }
+    host.bpffs_problem = bpffs_problem(pins);
+    host
+}
+
+/// CAP_SYS_ADMIN stands for both of the others on every kernel.
+fn missing_capabilities() -> Vec<String> {
+    use caps::{CapSet, Capability};
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    if has(Capability::CAP_SYS_ADMIN) {
+        return if has(Capability::CAP_NET_ADMIN) { Vec::new() } else { vec![Capability::CAP_NET_ADMIN.to_string()] };
+    }
+    [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON]
+        .into_iter()
+        .filter(|c| !has(*c))
+        .map(|c| c.to_string())
+        .collect()
+}
+
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+
+/// Why pins cannot be made in a directory, which need not exist yet.
+fn bpffs_problem(pins: &Path) -> Option<String> {
+    let existing = pins.ancestors().find(|p| p.exists())?;
+    match rustix::fs::statfs(existing) {
+        Err(e) => Some(format!("cannot look at {}: {e}", existing.display())),
+        Ok(stat) if stat.f_type == BPF_FS_MAGIC => None,
+        Ok(_) => Some(format!("{} is not on a bpf file system", pins.display())),
+    }
+}
+
+/// The text of iptables-save without what changes while nothing does: counters and the comments with the time.
+fn without_counters(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for line in text.split(|b| *b == b'\n') {
+        let kept = match line.first() {
+            Some(b'#') => continue,
+            // `[12:3456] -A CHAIN …`
+            Some(b'[') => memchr::memchr(b']', line).map_or(line, |end| &line[end + 1..]),
+            // `:CHAIN POLICY [12:3456]`
+            Some(b':') => memchr::memchr(b'[', line).map_or(line, |start| &line[..start]),
+            _ => line,
+        };
+        out.extend_from_slice(kept.trim_ascii());
+        out.push(b'\n');
+    }
+    out
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

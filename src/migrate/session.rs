@@ -1,0 +1,336 @@
+//! One command at work on one node: where it is read, where its state is kept, and what may be done with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use super::engine::{Engine, EngineError, Notice, Outcome};
+use super::gates;
+use super::journal::{Journal, Mark};
+use super::phase::{Finding, Phase, PhaseName};
+use super::plan::{NodeId, Plan};
+use super::planner;
+use super::status::{self, Serving, Standing, StepStatus};
+use super::steps::{self, Facts};
+use super::store::{Lock, Migration, Store, StoreError};
+use super::survey::{self, OpenMigration, ReadError, Survey};
+use super::world::{NodeWorld, RunOptions, StepError};
+use crate::capture::{self, Node, NodeOptions};
+use crate::dataplane::{Mode, Paths};
+use crate::error::Hinted;
+use crate::model::ServiceTable;
+
+/// Which node, and where its state is.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// How the node is read.
+    pub node: NodeOptions,
+    /// cgroup whose sockets are served; `None`: the cgroup2 root.
+    pub cgroup: Option<PathBuf>,
+    /// Directory of the pins.
+    pub pins: PathBuf,
+    /// State directory.
+    pub state_dir: PathBuf,
+}
+
+/// One command at work on one node.
+pub struct Session {
+    node: Node,
+    cgroup: Result<PathBuf, String>,
+    pins: PathBuf,
+    store: Store,
+}
+
+/// Why a migration cannot be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Reading the node.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A step, or a look at the node.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError<StepError>),
+    /// A snapshot cannot be changed.
+    #[error("{label} is a snapshot; only a live node can be migrated")]
+    Snapshot {
+        /// Which.
+        label: String,
+    },
+    /// The saved plan is of another node, or the node has changed.
+    #[error("the plan no longer matches this node: {}", .changes.join("; "))]
+    PlanStale {
+        /// What changed.
+        changes: Vec<String>,
+    },
+    /// A saved plan is given while another one is being carried out.
+    #[error("migration {id} is under way with another plan")]
+    OtherPlan {
+        /// The migration.
+        id: String,
+    },
+    /// The state directory's migration is of another node.
+    #[error("migration {id} in {state_dir} belongs to another node: {changes}")]
+    OtherNode {
+        /// The migration.
+        id: String,
+        /// Where it is recorded.
+        state_dir: PathBuf,
+        /// What tells them apart.
+        changes: String,
+    },
+    /// There is nothing to verify.
+    #[error("nothing is migrated on this node")]
+    Nothing,
+}
+
+impl Hinted for SessionError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Read(source) => source.hints(),
+            Self::Store(source) => source.hints(),
+            Self::Step(source) => source.hints(),
+            Self::Engine(source) => source.hints(),
+            Self::Snapshot { .. } => vec!["leave out --from, or rehearse on the snapshot: kpx lab demo".to_owned()],
+            Self::PlanStale { .. } => vec!["make a new plan: kpx migrate plan --out FILE".to_owned()],
+            Self::OtherPlan { .. } => {
+                vec!["finish it with kpx migrate apply, or go back with kpx migrate rollback".to_owned()]
+            }
+            Self::OtherNode { .. } => vec!["give each node a state directory of its own: --state-dir DIR".to_owned()],
+            Self::Nothing => vec!["kpx migrate plan".to_owned()],
+        }
+    }
+}
+
+impl SessionError {
+    /// Whether a step only waits for UDP sockets.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Step { source, .. }) if source.is_waiting())
+    }
+
+    /// Whether the engine had begun, so that the node may be part-way.
+    pub const fn is_part_way(&self) -> bool {
+        matches!(self, Self::Engine(_))
+    }
+}
+
+/// What `kpx migrate status` shows.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The migration; `None` where there is none.
+    pub id: Option<String>,
+    /// Name of the node.
+    pub node: String,
+    /// Where it stands.
+    pub standing: Option<Standing>,
+    /// Its steps.
+    pub steps: Vec<StepStatus>,
+    /// Who serves.
+    pub serving: Serving,
+}
+
+impl Status {
+    /// One sentence.
+    pub fn describe(&self) -> String {
+        match (&self.id, &self.standing) {
+            (Some(id), Some(standing)) => format!("Migration {id} of {}: {}", self.node, standing.describe()),
+            _ => format!("No migration of {} is under way or in force; the rules serve", self.node),
+        }
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> Vec<(&'static str, &'static str)> {
+        let Some(standing) = &self.standing else { return vec![("plan", "see what a migration would do")] };
+        let mut next = standing.next().to_vec();
+        let behind = |s: &StepStatus| s.is_record && s.journal == Mark::Done && s.on_node == Some(false);
+        if *standing == Standing::InForce && self.steps.iter().any(behind) {
+            next.insert(0, ("apply", "bring the maps up to date"));
+        }
+        next
+    }
+}
+
+impl Session {
+    /// Opens a node; nothing is read yet.
+    pub fn open(options: SessionOptions) -> Result<Self, SessionError> {
+        let node = Node::open(&options.node).map_err(ReadError::from)?;
+        let cgroup = match options.cgroup {
+            Some(path) => Ok(path),
+            // What this machine has says nothing about the recorded one.
+            None if !node.is_live() => Ok(PathBuf::from("/sys/fs/cgroup")),
+            None => capture::cgroup::root().map_err(|e| e.to_string()),
+        };
+        Ok(Self { node, cgroup, pins: options.pins, store: Store::new(options.state_dir) })
+    }
+
+    /// Whether the node is live.
+    pub const fn is_live(&self) -> bool {
+        self.node.is_live()
+    }
+
+    /// Takes the lock of the node.
+    pub fn lock(&self, timeout: Duration) -> Result<Lock, SessionError> {
+        if !self.is_live() {
+            return Err(SessionError::Snapshot { label: self.node.label() });
+        }
+        Ok(self.store.lock(timeout)?)
+    }
+
+    /// Reads everything a plan is made from.
+    pub fn survey(&self) -> Result<Survey, SessionError> {
+        let mut survey = survey::read(&self.node, &self.cgroup, &self.pins)?;
+        if self.is_live()
+            && let Some(open) = self.store.current()?
+        {
+            let complete = open.progress()?.end == Some(super::End::Complete);
+            survey.open_migration = Some(OpenMigration { id: open.id, complete });
+        }
+        Ok(survey)
+    }
+
+    /// Makes a plan of the node as it is now.
+    pub fn plan(&self) -> Result<Plan, SessionError> {
+        Ok(planner::plan(&self.survey()?))
+    }
+
+    /// The migration that is under way or in force, if it is of this node.
+    pub fn current(&self) -> Result<Option<Migration>, SessionError> {
+        let Some(migration) = self.store.current()? else { return Ok(None) };
+        let (recorded, here) = (migration.plan()?.node, self.node_id()?);
+        // A boot gives namespaces new numbers: then the name must do.
+        let same_namespace = recorded.netns == here.netns || recorded.boot_id != here.boot_id;
+        if recorded.name != here.name || !same_namespace {
+            let word = |id: &NodeId| match id.netns {
+                Some(netns) => format!("{} in network namespace {netns}", id.name),
+                None => id.name.clone(),
+            };
+            return Err(SessionError::OtherNode {
+                id: migration.id,
+                state_dir: self.store.dir().to_owned(),
+                changes: format!("{}, this is {}", word(&recorded), word(&here)),
+            });
+        }
+        Ok(Some(migration))
+    }
+
+    /// Which node this is.
+    pub fn node_id(&self) -> Result<NodeId, SessionError> {
+        Ok(survey::node_id(&self.node)?)
+    }
+
+    /// Records a new migration.
+    pub fn create(&self, plan: &Plan) -> Result<Migration, SessionError> {
+        Ok(self.store.create(plan)?)
+    }
+
+    /// Where a migration stands, by the node itself.
+    pub fn status(&self) -> Result<Status, SessionError> {
+        if !self.is_live() {
+            return Err(SessionError::Snapshot { label: self.node.label() });
+        }
+        let here = self.node_id()?;
+        let Some(migration) = self.current()? else {
+            let node = here.name;
+            return Ok(Status { id: None, node, standing: None, steps: Vec::new(), serving: Serving::Rules });
+        };
+        let progress = migration.progress()?;
+        let stop = AtomicBool::new(false);
+        let phases = steps::phases();
+        let mut world = self.world(&migration, RunOptions::default(), &stop)?;
+        // Without API objects the maps cannot be compared; everything else can still be looked at.
+        let _ = world.read_api();
+        let steps = status::steps(&phases, &mut world, &progress);
+        let same_boot = progress.boot_id == here.boot_id;
+        let standing = Standing::of(&progress, &steps, same_boot);
+        let serving = match world.mode() {
+            Ok(Some(Mode::Active)) => Serving::Ebpf,
+            _ => Serving::Rules,
+        };
+        Ok(Status { id: Some(migration.id.clone()), node: here.name, standing: Some(standing), steps, serving })
+    }
+
+    /// Runs the engine forward.
+    pub fn forward(
+        &self,
+        migration: &Migration,
+        until: Option<PhaseName>,
+        options: RunOptions,
+        stop: &AtomicBool,
+        notify: &mut dyn FnMut(&Notice<'_>),
+    ) -> Result<Outcome, SessionError> {
+        let mut world = self.world(migration, options, stop)?;
+        world.read_api()?;
+        world.facts = facts(&world.served, &self.pins, &world.paths.cgroup);
+        self.engine(migration, stop, notify, |engine| engine.forward(&mut world, until))
+    }
+
+    /// Runs the engine backward.
+    pub fn backward(
+        &self,
+        migration: &Migration,
+        options: RunOptions,
+        stop: &AtomicBool,
+        notify: &mut dyn FnMut(&Notice<'_>),
+    ) -> Result<Outcome, SessionError> {
+        let mut world = self.world(migration, options, stop)?;
+        self.engine(migration, stop, notify, |engine| engine.backward(&mut world))
+    }
+
+    fn engine<'a>(
+        &self,
+        migration: &Migration,
+        stop: &AtomicBool,
+        notify: &mut dyn FnMut(&Notice<'_>),
+        run: impl FnOnce(&mut Engine<'_, NodeWorld<'a>>) -> Result<Outcome, EngineError<StepError>>,
+    ) -> Result<Outcome, SessionError> {
+        let phases: Vec<Phase<NodeWorld<'a>>> = steps::phases();
+        let mut journal = Journal::open(&migration.dir).map_err(StoreError::from)?;
+        let boot_id = self.node_id()?.boot_id.unwrap_or_default();
+        let mut engine = Engine { phases: &phases, journal: &mut journal, stop, boot_id: &boot_id, notify };
+        Ok(run(&mut engine)?)
+    }
+
+    /// Compares API, rules and maps, looks at the hooks, and tries connections.
+    pub fn verify(&self, options: RunOptions) -> Result<Vec<Finding>, SessionError> {
+        let Some(migration) = self.current()? else { return Err(SessionError::Nothing) };
+        let stop = AtomicBool::new(false);
+        let mut world = self.world(&migration, options, &stop)?;
+        Ok(gates::verify(&mut world)?)
+    }
+
+    fn world<'a>(
+        &'a self,
+        migration: &'a Migration,
+        options: RunOptions,
+        stop: &'a AtomicBool,
+    ) -> Result<NodeWorld<'a>, SessionError> {
+        let plan = migration.plan()?;
+        let paths = Paths { pins: plan.target.pins.into(), cgroup: plan.target.cgroup.into() };
+        let served = ServiceTable::default();
+        Ok(NodeWorld {
+            node: &self.node,
+            facts: facts(&served, &paths.pins, &paths.cgroup),
+            paths,
+            served,
+            migration,
+            options,
+            stop,
+        })
+    }
+}
+
+/// What the words of the steps depend on.
+pub(super) fn facts(served: &ServiceTable, pins: &Path, cgroup: &Path) -> Facts {
+    let frontends = served.frontends();
+    Facts {
+        pins: pins.display().to_string(),
+        cgroup: cgroup.display().to_string(),
+        frontends: frontends.len(),
+        backends: frontends.iter().map(|f| f.own_list().len()).sum(),
+    }
+}

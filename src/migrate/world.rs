@@ -1,0 +1,270 @@
+//! The real node, as steps and gates act upon it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use fs_err as fs;
+
+use super::flows;
+use super::journal::sync_dir;
+use super::phase::World;
+use super::probe::{self, ProbeError, Probed, Request};
+use super::steps::Facts;
+use super::store::{Migration, StoreError, write_durably};
+use super::survey::{self, ReadError, Tables};
+use crate::capture::{self, Captured, Item, Node};
+use crate::dataplane::{Attachment, Counters, Dataplane, DataplaneError, KernelFlow, Mode, Paths, Reason, Served};
+use crate::error::Hinted;
+use crate::model::{Difference, Protocol, ServiceTable, diff};
+
+/// How patient a run is, and how bold.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOptions {
+    /// How long a probe waits for an answer.
+    pub probe_timeout: Duration,
+    /// How long a rollback waits for UDP sockets.
+    pub drain_timeout: Duration,
+    /// Do not wait for UDP sockets at all.
+    pub force: bool,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { probe_timeout: Duration::from_secs(1), drain_timeout: Duration::from_secs(30), force: false }
+    }
+}
+
+/// One node under migration.
+pub struct NodeWorld<'a> {
+    /// Where it is read.
+    pub node: &'a Node,
+    /// Where the hooks are pinned and attached.
+    pub paths: Paths,
+    /// What the hooks serve, by the API objects as last read.
+    pub served: ServiceTable,
+    /// The migration's record.
+    pub migration: &'a Migration,
+    /// What the words of steps depend on.
+    pub facts: Facts,
+    /// How patient, and how bold.
+    pub options: RunOptions,
+    /// Set by a signal.
+    pub stop: &'a AtomicBool,
+}
+
+/// What can go wrong in a step.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The hooks.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// Reading the node.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The probes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The snapshot.
+    #[error(transparent)]
+    Snapshot(#[from] capture::SnapshotError),
+    /// UDP sockets go on using translations.
+    #[error("after {} s UDP sockets still use translations; their flows go on, new ones are served by the rules", waited.as_secs())]
+    NotDrained {
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A signal.
+    #[error("interrupted while waiting for UDP sockets; their flows go on, new ones are served by the rules")]
+    Interrupted,
+}
+
+impl StepError {
+    /// Whether nothing is wrong and waiting longer, or force, is all it takes.
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self, Self::NotDrained { .. } | Self::Interrupted)
+    }
+}
+
+impl Hinted for StepError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Dataplane(source) => source.hints(),
+            Self::Read(source) => source.hints(),
+            Self::Probe(source) => source.hints(),
+            Self::Store(source) => source.hints(),
+            Self::Snapshot(source) => source.hints(),
+            Self::NotDrained { .. } | Self::Interrupted => Vec::new(),
+        }
+    }
+}
+
+impl World for NodeWorld<'_> {
+    type Error = StepError;
+    type Facts = Facts;
+
+    fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}
+
+impl NodeWorld<'_> {
+    /// Records the node as a snapshot: aside first, so that it is there as a whole or not at all.
+    pub fn backup(&self) -> Result<(), StepError> {
+        let (target, aside) = (self.migration.backup(), self.migration.dir.join(".backup"));
+        let failed = |path: &PathBuf| {
+            let path = path.clone();
+            move |source| StoreError::Io { action: "write", path, source }
+        };
+        if aside.exists() {
+            fs::remove_dir_all(&aside).map_err(failed(&aside))?;
+        }
+        capture::take(self.node, &aside, self.stop, |_| {})?;
+        if target.exists() {
+            fs::remove_dir_all(&target).map_err(failed(&target))?;
+        }
+        fs::rename(&aside, &target).map_err(failed(&target))?;
+        sync_dir(&self.migration.dir).map_err(failed(&self.migration.dir))?;
+        Ok(())
+    }
+
+    /// Reads the API objects afresh, and keeps what the hooks are to serve.
+    pub fn read_api(&mut self) -> Result<(), StepError> {
+        self.served = Served::of(&survey::api(self.node)?).table;
+        Ok(())
+    }
+
+    /// Reads API objects and rules afresh, and keeps what the hooks are to serve.
+    pub fn tables(&mut self) -> Result<Tables, StepError> {
+        let tables = Tables::read(self.node)?;
+        self.served = Served::of(&tables.api).table;
+        Ok(tables)
+    }
+
+    /// The hooks, if they are installed.
+    ///
+    /// Damaged ones, and those of a kpx with another layout, count as absent: they cannot be worked with, an installation
+    /// says so, and a rollback removes them all the same.
+    pub fn dataplane(&self) -> Result<Option<Dataplane>, StepError> {
+        match Dataplane::adopt(&self.paths) {
+            Err(DataplaneError::Damaged { .. } | DataplaneError::Layout { .. }) => Ok(None),
+            other => Ok(other?),
+        }
+    }
+
+    /// The hooks; an error if they are not installed.
+    pub fn installed(&self) -> Result<Dataplane, StepError> {
+        Ok(Dataplane::expect(&self.paths)?)
+    }
+
+    /// The mode; `None` where nothing is installed.
+    pub fn mode(&self) -> Result<Option<Mode>, StepError> {
+        Ok(self.dataplane()?.map(|d| d.mode()).transpose()?)
+    }
+
+    /// Which hooks are attached.
+    pub fn attachment(&self) -> Result<Attachment, StepError> {
+        match self.dataplane()? {
+            // A cgroup that is gone took the links with it.
+            Some(_) if !self.paths.cgroup.exists() => Ok(Attachment::Detached),
+            Some(dataplane) => Ok(dataplane.attachment()?),
+            None => Ok(Attachment::Detached),
+        }
+    }
+
+    /// What the hooks counted; nothing where none are installed.
+    pub fn counters(&self) -> Result<Counters, StepError> {
+        Ok(self.dataplane()?.map(|d| d.counters()).transpose()?.unwrap_or_default())
+    }
+
+    /// What differs between what the hooks are to serve and what the maps hold.
+    pub fn map_differences(&self) -> Result<Vec<Difference>, StepError> {
+        let held = self.dataplane()?.map(|d| d.table()).transpose()?.unwrap_or_default();
+        Ok(diff(&self.served, &held))
+    }
+
+    /// UDP flows to served frontends that the kernel's rules translate now.
+    pub fn kernel_flows(&self) -> Result<Vec<KernelFlow>, StepError> {
+        let Captured::Present { bytes, .. } = self.node.read(Item::Conntrack).map_err(ReadError::from)? else {
+            return Ok(Vec::new());
+        };
+        let served: BTreeSet<_> = self
+            .served
+            .frontends()
+            .iter()
+            .filter(|f| f.key.protocol == Protocol::Udp)
+            .map(|f| std::net::SocketAddr::new(f.key.ip, f.key.port))
+            .collect();
+        let translated = flows::parse(&bytes).into_iter().filter(|flow| served.contains(&flow.frontend));
+        Ok(translated
+            .map(|flow| KernelFlow {
+                frontend: flow.frontend,
+                source_port: flow.client.port(),
+                expires_in: flow.expires_in,
+            })
+            .collect())
+    }
+
+    /// How long after its last datagram conntrack keeps a UDP flow, by the sysctls of the node's namespace.
+    pub fn conntrack_udp_time(&self) -> Result<Duration, StepError> {
+        let text = match self.node.read(Item::Sysctl).map_err(ReadError::from)? {
+            Captured::Present { bytes, .. } => bytes,
+            Captured::Absent { .. } => Vec::new(),
+        };
+        Ok(flows::udp_time(&text))
+    }
+
+    /// Connects to the first frontends of each class, from inside the cgroup.
+    pub fn probe(&self) -> Result<Vec<Probed>, StepError> {
+        let targets = probe::targets(&self.served);
+        Ok(probe::run(&Request { cgroup: self.paths.cgroup.clone(), timeout: self.options.probe_timeout, targets })?)
+    }
+
+    /// The probes made while the rules served alone; empty where there are none.
+    pub fn probes_before(&self) -> Result<Vec<Probed>, StepError> {
+        match fs::read(self.probes_file()) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(StoreError::Io { action: "read", path: self.probes_file(), source }.into()),
+        }
+    }
+
+    /// Keeps the probes made while the rules served alone, to compare with later.
+    pub fn keep_probes(&self, probes: &[Probed]) -> Result<(), StepError> {
+        let bytes = serde_json::to_vec(probes).map_err(ProbeError::from)?;
+        Ok(write_durably(&self.probes_file(), &bytes)?)
+    }
+
+    fn probes_file(&self) -> PathBuf {
+        self.migration.dir.join("probes-before.json")
+    }
+}
+
+/// Connects and datagrams to frontends, whatever became of them.
+pub(super) fn seen(counters: &Counters) -> u64 {
+    Reason::ALL
+        .into_iter()
+        .filter(|reason| {
+            !matches!(
+                reason,
+                Reason::NotService
+                    | Reason::ReplyRestored
+                    | Reason::PeerRestored
+                    | Reason::Retried
+                    | Reason::Missed
+                    | Reason::NoStorage
+            )
+        })
+        .map(|reason| counters.of(reason))
+        .sum()
+}
+
+/// Lookups that met changes at every attempt, and sockets without room for their storage.
+pub(super) fn errors(counters: &Counters) -> u64 {
+    counters.of(Reason::Missed) + counters.of(Reason::NoStorage)
+}

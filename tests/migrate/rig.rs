@@ -1,0 +1,179 @@
+//! A recorded node in a lab, kpx run upon it as a program, and what other tools say about it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use assert_cmd::Command;
+use kpx::capture::{Node, NodeOptions, command};
+use kpx::lab::{Lab, Spec};
+use serde_json::Value;
+
+/// The binary under test.
+pub(crate) const KPX: &str = env!("CARGO_BIN_EXE_kpx");
+
+/// The recorded world that the repository carries.
+pub(crate) fn world() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lab/node")
+}
+
+/// A lab that plays the recorded node; gone when dropped.
+pub(crate) struct Rig {
+    pub(crate) lab: Lab,
+}
+
+/// How a run of kpx ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// The JSON document on stdout.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+
+    /// Asserts the exit code.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl Rig {
+    /// Brings the lab up; what a run that was killed left behind is removed first.
+    pub(crate) fn up(name: &str) -> Self {
+        let node = Node::open(&NodeOptions { from: Some(world()), ..NodeOptions::default() }).unwrap();
+        let _ = kpx::lab::down(name);
+        let lab = Lab::up(&Spec::read(&node, name).unwrap(), Path::new(KPX)).unwrap();
+        Self { lab }
+    }
+
+    /// Runs kpx on the lab's node.
+    pub(crate) fn kpx(&self, args: &[&str]) -> Run {
+        self.kpx_with(args, None)
+    }
+
+    /// The same, to be killed at a journal write (`before:N` or `after:N`).
+    pub(crate) fn kpx_with(&self, args: &[&str], crash: Option<&str>) -> Run {
+        let mut kpx = Command::new(KPX);
+        kpx.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", "/nonexistent");
+        if let Some(crash) = crash {
+            kpx.env("KPX_CRASH", crash);
+        }
+        let output = kpx.args(self.lab.options()).args(args).timeout(Duration::from_secs(120)).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// The value of an option of the lab.
+    pub(crate) fn option(&self, name: &str) -> String {
+        let options = self.lab.options();
+        let at = options.iter().position(|o| o == name).unwrap();
+        options[at + 1].clone()
+    }
+
+    /// Everything of the node that a migration could leave changed, by other tools' words.
+    pub(crate) fn fingerprint(&self) -> String {
+        let netns = self.option("--netns");
+        let mut text = String::new();
+        for save in ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"] {
+            let rules = tool("ip", &["netns", "exec", &netns, save]);
+            text.extend(rules.lines().filter(|l| !l.starts_with('#')).map(without_counters));
+        }
+        text.push_str(
+            &tool("ip", &["netns", "exec", &netns, "sysctl", "-a", "--pattern", "net.(ipv4|netfilter)"])
+                .lines()
+                .filter(|l| !l.contains("nf_conntrack_count"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
+        text.push_str(&self.hooks().join("\n"));
+        text.push_str(&self.pins().iter().map(|p| format!("{}\n", p.display())).collect::<String>());
+        text.push_str(&tool("find", &[&self.option("--cgroup"), "-type", "d"]));
+        text
+    }
+
+    /// The programs attached to the lab's cgroup and below, as bpftool lists them.
+    pub(crate) fn hooks(&self) -> Vec<String> {
+        let tree = tool("bpftool", &["-j", "cgroup", "tree", &self.option("--cgroup")]);
+        let tree: Value = serde_json::from_str(&tree).unwrap();
+        let mut hooks = Vec::new();
+        for cgroup in tree.as_array().unwrap() {
+            for program in cgroup["programs"].as_array().unwrap() {
+                hooks.push(format!("{} {} {}", cgroup["cgroup"], program["attach_type"], program["name"]));
+            }
+        }
+        hooks.sort();
+        hooks
+    }
+
+    /// Everything below the pins' directory.
+    pub(crate) fn pins(&self) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let mut todo = vec![PathBuf::from(self.option("--bpffs"))];
+        while let Some(dir) = todo.pop() {
+            let Ok(entries) = fs_err::read_dir(&dir) else { continue };
+            found.insert(dir);
+            for entry in entries {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    todo.push(path);
+                } else {
+                    found.insert(path);
+                }
+            }
+        }
+        found
+    }
+
+    /// Ids of the pinned programs, by bpftool.
+    pub(crate) fn program_ids(&self) -> Vec<u64> {
+        let pins = self.pins();
+        let programs = pins.iter().filter(|p| p.parent().is_some_and(|d| d.ends_with("programs")));
+        programs
+            .map(|pin| {
+                let shown = tool("bpftool", &["-j", "prog", "show", "pinned", &pin.to_string_lossy()]);
+                serde_json::from_str::<Value>(&shown).unwrap()["id"].as_u64().unwrap()
+            })
+            .collect()
+    }
+
+    /// The mode in the pinned configuration map, by bpftool; `None` where nothing is pinned.
+    pub(crate) fn mode(&self) -> Option<u64> {
+        let map = PathBuf::from(self.option("--bpffs")).join("maps/kpx_config");
+        if !map.exists() {
+            return None;
+        }
+        let dump = tool("bpftool", &["-j", "map", "dump", "pinned", &map.to_string_lossy()]);
+        let dump: Value = serde_json::from_str(&dump).unwrap();
+        dump[0]["formatted"]["value"]["mode"].as_u64()
+    }
+}
+
+/// Waits until none of these programs exists any more: the kernel frees them some time after their last user went.
+pub(crate) fn assert_gone(ids: &[u64]) {
+    let begun = Instant::now();
+    for id in ids {
+        while command::run("bpftool", ["prog", "show", "id", &id.to_string()], None).unwrap().status.success() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "program {id} is still there");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Standard output of a tool that must succeed.
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
+    let output = command::output(program, args, None).unwrap_or_else(|e| panic!("{e}"));
+    String::from_utf8(output).unwrap()
+}
+
+/// A line of iptables-save without `[packets:bytes]`.
+fn without_counters(line: &str) -> String {
+    let line = line.split(" [").next().unwrap_or(line);
+    format!("{line}\n")
+}
