@@ -70,7 +70,7 @@ fn address(text: &str) -> Option<IpAddr> {
 /// How long after its last datagram conntrack keeps a UDP flow, from the text of `sysctl -a`: the longer of
 /// `nf_conntrack_udp_timeout` and `nf_conntrack_udp_timeout_stream`, or the kernel's default where neither is known.
 pub fn udp_time(sysctls: &[u8]) -> Duration {
-    const DEFAULT: Duration = Duration::from_secs(120);
+    const DEFAULT: Duration = Duration::from_mins(2);
     let text = String::from_utf8_lossy(sysctls);
     let seconds = text.lines().filter_map(|line| {
         let (name, value) = line.split_once('=')?;
@@ -111,8 +111,8 @@ ipv4     2 udp      17 29 src=10.244.1.11 dst=10.244.1.12 sport=5000 dport=53 [U
     fn the_longer_of_the_two_times_counts() {
         let text =
             b"net.netfilter.nf_conntrack_udp_timeout = 30\nnet.netfilter.nf_conntrack_udp_timeout_stream = 300\n";
-        assert_eq!(udp_time(text), Duration::from_secs(300));
-        assert_eq!(udp_time(b""), Duration::from_secs(120));
+        assert_eq!(udp_time(text), Duration::from_mins(5));
+        assert_eq!(udp_time(b""), Duration::from_mins(2));
     }
 
     #[test]

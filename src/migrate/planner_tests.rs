@@ -212,16 +212,18 @@ fn another_mode_blocks_and_says_when() {
 
 #[test]
 fn what_is_missing_blocks() {
-    let cases: [(BlockerId, fn(&mut Survey)); 5] = [
-        (BlockerId::NoApi, |s| s.api = Err("no kubeconfig".into())),
-        (BlockerId::NoRules, |s| s.rules = Err("neither iptables variant holds any".into())),
-        (BlockerId::Capabilities, |s| s.host.as_mut().unwrap().missing_capabilities = vec!["CAP_BPF".into()]),
-        (BlockerId::Cgroup, |s| s.host.as_mut().unwrap().cgroup_problem = Some("no cgroup2 is mounted".into())),
-        (BlockerId::Bpffs, |s| s.host.as_mut().unwrap().bpffs_problem = Some("/x is not on a bpf file system".into())),
-    ];
-    for (id, change) in cases {
-        assert_eq!(only_blocker(change).id, id);
-    }
+    let host = |s: &mut Survey, change: fn(&mut Host)| change(s.host.as_mut().unwrap());
+    assert_eq!(only_blocker(|s| s.api = Err("no kubeconfig".into())).id, BlockerId::NoApi);
+    assert_eq!(only_blocker(|s| s.rules = Err("neither variant holds any".into())).id, BlockerId::NoRules);
+    let capabilities = only_blocker(|s| host(s, |h| h.missing_capabilities = vec!["CAP_BPF".into()]));
+    assert_eq!(
+        (capabilities.id, capabilities.reason.as_str()),
+        (BlockerId::Capabilities, "this process lacks CAP_BPF")
+    );
+    let cgroup = only_blocker(|s| host(s, |h| h.cgroup_problem = Some("no cgroup2 hierarchy is mounted".into())));
+    assert_eq!(cgroup.id, BlockerId::Cgroup);
+    let bpffs = only_blocker(|s| host(s, |h| h.bpffs_problem = Some("/x is not on a bpf file system".into())));
+    assert_eq!(bpffs.id, BlockerId::Bpffs);
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub enum Serving {
 }
 
 /// Looks at every step on the node.
-pub fn steps<W: World>(phases: &[Phase<W>], world: &mut W, progress: &Progress) -> Vec<StepStatus> {
+pub(super) fn steps<W: World>(phases: &[Phase<W>], world: &mut W, progress: &Progress) -> Vec<StepStatus> {
     let mut out = Vec::new();
     for phase in phases {
         for step in &phase.steps {

@@ -23,10 +23,10 @@ pub struct Facts {
 }
 
 /// Number of programs that are attached.
-pub const PROGRAMS: usize = 8;
+pub(super) const PROGRAMS: usize = 8;
 
 /// The phases in order.
-pub fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
+pub(super) fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
     let phase = |name, steps, gate| Phase { name, steps, gate, undo_on_failed_gate: name == PhaseName::Sockets };
     vec![
         phase(PhaseName::Prepare, vec![Box::new(Backup) as Box<dyn Step<_>>], None),
@@ -37,7 +37,7 @@ pub fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
 }
 
 /// The phases, for a plan.
-pub fn planned(facts: &Facts) -> Vec<PlannedPhase> {
+pub(super) fn planned(facts: &Facts) -> Vec<PlannedPhase> {
     phases()
         .iter()
         .map(|phase| PlannedPhase {

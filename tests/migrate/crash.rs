@@ -1,5 +1,7 @@
 //! kill -9 at every journal write, forward and backward: afterwards either command finishes, and the node is as before.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use super::rig::{Rig, Run, assert_gone};
 use crate::support::privileged;
 

@@ -1,5 +1,7 @@
 //! A recorded node in a lab, kpx run upon it as a program, and what other tools say about it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -65,7 +67,7 @@ impl Rig {
         if let Some(crash) = crash {
             kpx.env("KPX_CRASH", crash);
         }
-        let output = kpx.args(self.lab.options()).args(args).timeout(Duration::from_secs(120)).output().unwrap();
+        let output = kpx.args(self.lab.options()).args(args).timeout(Duration::from_mins(2)).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
@@ -93,7 +95,9 @@ impl Rig {
                 .join("\n"),
         );
         text.push_str(&self.hooks().join("\n"));
-        text.push_str(&self.pins().iter().map(|p| format!("{}\n", p.display())).collect::<String>());
+        for pin in self.pins() {
+            text.push_str(&pin.to_string_lossy());
+        }
         text.push_str(&tool("find", &[&self.option("--cgroup"), "-type", "d"]));
         text
     }

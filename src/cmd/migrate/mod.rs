@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn durations_need_a_unit() {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         assert!(duration("10").is_err() && duration("s").is_err() && duration("1.5s").is_err());
         assert!(duration("99999999999999999999h").is_err() && duration("18446744073709551615h").is_err());
     }
