@@ -13,7 +13,7 @@ mod text;
 mod tree;
 
 pub use json::{Element as JsonElement, ParseError, parse};
-pub use lift::{Lift, lift};
+pub use lift::{Lift, lift, without_hairpin};
 pub use name::{ChainKind, ChainName, NameError};
 pub use notice::{Notice, Part, Place};
 pub use read::{NftablesError, NftablesState, read_node};

@@ -143,9 +143,7 @@ pub enum Notice {
     },
     /// A pod that connects to its own Service and is chosen itself is not masqueraded, and gets no answer.
     NoHairpin {
-        /// Family of the table.
-        family: Family,
-        /// Address, protocol and port of the endpoint.
+        /// Address, port and protocol of the endpoint.
         endpoint: String,
     },
 }
@@ -215,8 +213,8 @@ impl fmt::Display for Notice {
             Self::NodeTrafficRefused { key } => {
                 write!(f, "{key}: connections of the node itself are dropped before they are translated")
             }
-            Self::NoHairpin { family, endpoint } => {
-                write!(f, "{family}: {endpoint} gets no answer when it connects to itself through its Service")
+            Self::NoHairpin { endpoint } => {
+                write!(f, "{endpoint} gets no answer when it connects to itself through its Service")
             }
         }
     }

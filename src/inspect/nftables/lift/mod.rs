@@ -99,6 +99,8 @@ impl Shared {
 struct Draft {
     key: FrontendKey,
     port: Option<Port>,
+    /// Whether its packets reach the lists of the Service port.
+    served: bool,
     policy: Policy,
     sources: Vec<IpNet>,
     masquerade: Masquerade,
@@ -348,7 +350,7 @@ impl<'a> Reader<'a> {
         let mut rest: Vec<_> = refusals.into_values().collect();
         rest.sort_by_key(|(element, _)| &element.key);
         for (element, verdict) in rest {
-            if !self.refused_element(refusing, element, verdict, firewalls) {
+            if !self.refused_element(map, refusing, element, verdict, firewalls) {
                 self.unknown_element(refusing, &element.key);
             }
         }
@@ -420,6 +422,7 @@ impl<'a> Reader<'a> {
         self.drafts.push(Draft {
             key,
             port: Some(port),
+            served: true,
             policy: entry.policy,
             sources: firewall.map_or_else(Vec::new, |(_, sources)| sources.clone()),
             masquerade: entry.masquerade,
@@ -433,6 +436,7 @@ impl<'a> Reader<'a> {
     fn refused_element(
         &mut self,
         map: &'static str,
+        refusing: &'static str,
         element: &'a Element,
         verdict: NoBackends,
         firewalls: &HashMap<Key, (Port, Vec<IpNet>)>,
@@ -442,6 +446,10 @@ impl<'a> Reader<'a> {
         let Some(key) = self.key(&element.key, cluster_ip, firewall.is_some()) else { return false };
         let port = element.comment.as_deref().and_then(|comment| port_in_comment(comment, key.protocol));
         let policy = if verdict == NoBackends::Drop { Policy::Local } else { Policy::Cluster };
+        if key.exposure.is_external() && verdict == NoBackends::Drop {
+            // Pods and the node itself would be sent to the endpoints of other nodes.
+            self.notices.push(Notice::Missing { what: self.element_place(map, &element.key) });
+        }
         if let Some(port) = &port
             && policy == Policy::Local
         {
@@ -450,11 +458,12 @@ impl<'a> Reader<'a> {
         self.drafts.push(Draft {
             key,
             port,
+            served: false,
             policy,
             sources: firewall.map_or_else(Vec::new, |(_, sources)| sources.clone()),
             masquerade: self.refused_masquerade(key.exposure, policy),
             no_backends: Some(verdict),
-            origin: self.origin(map, &element.key),
+            origin: self.origin(refusing, &element.key),
         });
         true
     }
@@ -509,14 +518,15 @@ impl<'a> Reader<'a> {
         } else {
             (draft.policy, shared.external.unwrap_or_default())
         };
+        let lists = if draft.served { shared } else { &unknown };
         // The two lists share the memory of an endpoint, and with it the time-out.
-        let affinity = [draft.policy, Policy::Cluster].into_iter().find_map(|policy| shared.list(policy)?.affinity);
+        let affinity = [draft.policy, Policy::Cluster].into_iter().find_map(|policy| lists.list(policy)?.affinity);
         Frontend {
             key: draft.key,
             service: draft.port.as_ref().map(|port| port.service.clone()),
             port_name: draft.port.as_ref().map(|port| port.name.clone()).filter(|name| !name.is_empty()),
-            cluster: shared.backends(Policy::Cluster).to_vec(),
-            local: shared.backends(Policy::Local).to_vec(),
+            cluster: lists.backends(Policy::Cluster).to_vec(),
+            local: lists.backends(Policy::Local).to_vec(),
             internal_policy,
             external_policy,
             affinity,
@@ -560,16 +570,12 @@ impl<'a> Reader<'a> {
         let mut lacking = BTreeSet::new();
         for (port, shared) in &self.shared {
             for backend in shared.backends(Policy::Local) {
-                let endpoint = (backend.ip, port.protocol, backend.port);
-                if !here.contains(&endpoint) {
-                    lacking.insert(endpoint);
+                if !here.contains(&(backend.ip, port.protocol, backend.port)) {
+                    lacking.insert(address((port.protocol, backend)));
                 }
             }
         }
-        for (ip, protocol, port) in lacking {
-            let endpoint = format!("{}/{protocol}", std::net::SocketAddr::new(ip, port));
-            self.notices.push(Notice::NoHairpin { family: self.family, endpoint });
-        }
+        self.notices.extend(lacking.into_iter().map(|endpoint| Notice::NoHairpin { endpoint }));
     }
 
     /// Chains of Service ports and sets of endpoints that nothing leads to.
@@ -589,6 +595,27 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// Endpoints that run on this node, as the API says, and that the tables do not masquerade when they connect to themselves.
+///
+/// The lift reports those in Local lists on its own; where the others run, only the API knows.
+pub fn without_hairpin(tables: &ServiceTable, api: &ServiceTable) -> Vec<Notice> {
+    let here: BTreeSet<_> = endpoints(api).filter(|(_, backend)| backend.local == Some(true)).map(address).collect();
+    let lacking: BTreeSet<_> = endpoints(tables)
+        .filter(|(_, backend)| backend.local == Some(false))
+        .map(address)
+        .filter(|endpoint| here.contains(endpoint))
+        .collect();
+    lacking.into_iter().map(|endpoint| Notice::NoHairpin { endpoint }).collect()
+}
+
+fn endpoints(table: &ServiceTable) -> impl Iterator<Item = (Protocol, &Backend)> {
+    table.frontends().iter().flat_map(|f| f.cluster.iter().chain(&f.local).map(|backend| (f.key.protocol, backend)))
+}
+
+fn address((protocol, backend): (Protocol, &Backend)) -> String {
+    format!("{}/{protocol}", backend.addr())
 }
 
 fn port_of(name: &ChainName<'_>) -> Port {
