@@ -390,7 +390,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__diff)
-            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help api iptables ebpf api iptables ebpf"
+            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help api iptables nftables ebpf api iptables nftables ebpf"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -939,7 +939,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables ebpf" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables nftables ebpf" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)
@@ -1301,7 +1301,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables ebpf" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables nftables ebpf" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)

@@ -88,6 +88,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
+nftables\t'The tables kube-proxy wrote in nftables mode'
 ebpf\t'kpx\'s own pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l service -d 'Only this Service' -r
@@ -116,6 +117,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
+nftables\t'The tables kube-proxy wrote in nftables mode'
 ebpf\t'kpx\'s own pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l service -d 'Only this Service' -r

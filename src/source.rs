@@ -10,6 +10,7 @@ use crate::dataplane::{Dataplane, DataplaneError, Paths};
 use crate::error::Hinted;
 use crate::inspect::iptables::{self, IptablesError};
 use crate::inspect::kube::{self, KubeError};
+use crate::inspect::nftables::{self, NftablesError};
 use crate::model::{Frontend, ServiceTable};
 
 /// A description of a node's Services.
@@ -19,6 +20,8 @@ pub enum Via {
     Api,
     /// The rules kube-proxy wrote, legacy or nft
     Iptables,
+    /// The tables kube-proxy wrote in nftables mode
+    Nftables,
     /// kpx's own pinned BPF maps
     Ebpf,
 }
@@ -28,6 +31,7 @@ impl fmt::Display for Via {
         f.pad(match self {
             Self::Api => "api",
             Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
             Self::Ebpf => "ebpf",
         })
     }
@@ -64,6 +68,9 @@ pub enum SourceError {
     /// The rules'.
     #[error(transparent)]
     Iptables(#[from] IptablesError),
+    /// The tables'.
+    #[error(transparent)]
+    Nftables(#[from] NftablesError),
     /// The maps'.
     #[error(transparent)]
     Ebpf(#[from] DataplaneError),
@@ -80,6 +87,7 @@ impl Hinted for SourceError {
         match self {
             Self::Api(error) => error.hints(),
             Self::Iptables(error) => error.hints(),
+            Self::Nftables(error) => error.hints(),
             Self::Ebpf(error) => error.hints(),
             Self::NoMaps { .. } => vec!["run it on the node itself, without --from".to_owned()],
         }
@@ -106,6 +114,13 @@ pub fn read(via: Via, node: &Node, paths: &Paths) -> Result<Lifted, SourceError>
                 None => format!("iptables of {} (no rules of kube-proxy)", node.label()),
             };
             let remark = |notice: &iptables::Notice| Remark { code: notice.code(), text: notice.to_string() };
+            Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
+        }
+        Via::Nftables => {
+            let state = nftables::read_node(node)?;
+            let none = if state.ruleset.is_empty() { " (no tables of kube-proxy)" } else { "" };
+            let place = format!("nftables of {}{none}", node.label());
+            let remark = |notice: &nftables::Notice| Remark { code: notice.code(), text: notice.to_string() };
             Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
         }
         Via::Ebpf if !node.is_live() => return Err(SourceError::NoMaps { label: node.label() }),

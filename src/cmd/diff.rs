@@ -37,7 +37,7 @@ pub struct Args {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     if args.a == args.b {
         return Err(Failure::usage(format!("{} compared with itself never differs", args.a))
-            .hint("name two of api, iptables and ebpf, such as kpx diff api iptables"));
+            .hint("name two of api, iptables, nftables and ebpf, such as kpx diff api iptables"));
     }
     let node = context.node()?;
     let (a, b) = (context.lift(&node, args.a)?, context.lift(&node, args.b)?);
@@ -120,6 +120,7 @@ const fn heading(via: Via) -> &'static str {
     match via {
         Via::Api => "API",
         Via::Iptables => "IPTABLES",
+        Via::Nftables => "NFTABLES",
         Via::Ebpf => "EBPF",
     }
 }
