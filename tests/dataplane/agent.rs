@@ -10,6 +10,10 @@ use std::process::{Child, ChildStdin, ChildStdout};
 use std::time::Duration;
 
 use kpx::capture::command;
+use kpx::dataplane::{Capacity, Dataplane, DataplaneError, Mode, Paths};
+use kpx::model::Protocol;
+
+use super::ground::{cluster_ip, table};
 
 const ASKED: &str = "KPX_TEST_AGENT";
 /// Marks answers among what the test harness prints.
@@ -130,17 +134,29 @@ fn run(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> io::Result<S
                 exchange(&socket, Some(address(to))).map(|answer| answer.1)
             }))
         }
-        // Time of one connect in nanoseconds, over and over.
-        ["tcp-time", to, count] => {
-            let mut times = Vec::new();
-            for _ in 0..count.parse().expect("a number") {
-                let start = std::time::Instant::now();
-                let stream = TcpStream::connect(address(to))?;
-                times.push(start.elapsed().as_nanos());
-                drop(stream);
-            }
-            times.sort_unstable();
-            Ok(times[times.len() / 2].to_string())
+        // Many datagrams on one socket without waiting for answers: how many went, and the failures.
+        ["udp-flood", to, count] => {
+            let socket = open("0.0.0.0:0")?;
+            let count: usize = count.parse().expect("a number");
+            Ok(tally(count, || socket.send_to(b"?", to).map(|_| "sent".to_owned())))
+        }
+        // A dataplane with one frontend, attached and active.
+        ["load", pins, cgroup, frontend, backend] => {
+            let mut dataplane = install(pins, cgroup, frontend, backend).expect("it can be installed");
+            dataplane.set_mode(Mode::Active).expect("its mode can be set");
+            Ok(String::new())
+        }
+        // The same over and over, until killed.
+        ["come-and-go", pins, cgroup, frontend, backend] => loop {
+            let dataplane = install(pins, cgroup, frontend, backend).expect("it can be installed");
+            Dataplane::remove(dataplane.paths()).expect("it can be removed");
+        },
+        ["load-without-capabilities", pins, cgroup] => {
+            caps::clear(None, caps::CapSet::Effective).expect("capabilities can be given up");
+            let paths = Paths { pins: pins.into(), cgroup: cgroup.into() };
+            let error =
+                Dataplane::install(&paths, &Capacity::for_table(&table([]))).expect_err("it cannot be installed");
+            Ok(error.to_string())
         }
         ["udp", name, bind] => {
             sockets.insert(name.to_owned(), open(bind)?);
@@ -156,6 +172,15 @@ fn run(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> io::Result<S
         }
         _ => panic!("no such command: {words:?}"),
     }
+}
+
+fn install(pins: &str, cgroup: &str, frontend: &str, backend: &str) -> Result<Dataplane, DataplaneError> {
+    let table = table([cluster_ip(frontend, Protocol::Tcp, &[backend])]);
+    let paths = Paths { pins: pins.into(), cgroup: cgroup.into() };
+    let mut dataplane = Dataplane::install(&paths, &Capacity::for_table(&table))?;
+    dataplane.fill(&table)?;
+    dataplane.attach()?;
+    Ok(dataplane)
 }
 
 fn open(bind: &str) -> io::Result<UdpSocket> {
