@@ -266,7 +266,7 @@ _kpx() {
 
     case "${cmd}" in
         kpx)
-            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help --version inspect diff snapshot migrate lab version completions man help"
+            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff snapshot migrate lab version completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -308,6 +308,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -328,7 +332,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__completions)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help bash elvish fish powershell zsh"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -370,6 +374,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -390,7 +398,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__diff)
-            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help api iptables nftables ebpf api iptables nftables ebpf"
+            opts="-n -o -q -v -h --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help api iptables nftables ebpf api iptables nftables ebpf"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -441,6 +449,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -870,7 +882,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help services backends maps programs links help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help services backends maps programs links help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -912,6 +924,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -932,7 +948,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__backends)
-            opts="-n -o -q -v -h --via --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-n -o -q -v -h --via --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -987,6 +1003,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1108,7 +1128,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__links)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1147,6 +1167,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1170,7 +1194,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__maps)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1209,6 +1233,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1232,7 +1260,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__programs)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1274,6 +1302,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1294,7 +1326,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__services)
-            opts="-n -o -q -v -h --via --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-n -o -q -v -h --via --namespace --service --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1352,6 +1384,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1372,7 +1408,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help demo up down list traffic serve client help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help demo up down list traffic serve client help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1414,6 +1450,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1434,7 +1474,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__client)
-            opts="-o -q -v -h --join --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --join --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1480,6 +1520,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1500,7 +1544,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__demo)
-            opts="-o -q -v -h --name --hold --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --name --hold --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1562,6 +1606,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1582,7 +1630,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__down)
-            opts="-o -q -v -h --all --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --all --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1621,6 +1669,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1770,7 +1822,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__list)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1809,6 +1861,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1832,7 +1888,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__serve)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1874,6 +1930,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1894,7 +1954,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__traffic)
-            opts="-o -q -v -h --seconds --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --seconds --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1952,6 +2012,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -1972,7 +2036,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__up)
-            opts="-o -q -v -h --name --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --name --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2018,6 +2082,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2038,7 +2106,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__man)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2077,6 +2145,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2100,7 +2172,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help plan apply status verify rollback list probe help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help plan apply status verify rollback list probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2142,6 +2214,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2162,7 +2238,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__apply)
-            opts="-y -o -q -v -h --until --yes --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-y -o -q -v -h --until --yes --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2217,6 +2293,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2366,7 +2446,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__list)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2408,6 +2488,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2428,7 +2512,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__plan)
-            opts="-o -q -v -h --out --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --out --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2474,6 +2558,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2494,7 +2582,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__probe)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2536,6 +2624,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2556,7 +2648,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__rollback)
-            opts="-o -q -v -h --force --drain-timeout --lock-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --force --drain-timeout --lock-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2606,6 +2698,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2626,7 +2722,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__status)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2668,6 +2764,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2688,7 +2788,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__verify)
-            opts="-o -q -v -h --probe-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --probe-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2734,6 +2834,10 @@ _kpx() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --services-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2754,7 +2858,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__snapshot)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2793,6 +2897,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -2816,7 +2924,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__version)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2855,6 +2963,10 @@ _kpx() {
                     return 0
                     ;;
                 --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

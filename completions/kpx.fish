@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_kpx_global_optspecs
-    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose from= netns= cgroup= bpffs= state-dir= node-name= services-from= kubeconfig= context= h/help V/version
+    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose from= netns= cgroup= bpffs= state-dir= node-name= kube-proxy-flag= services-from= kubeconfig= context= h/help V/version
 end
 
 function __fish_kpx_needs_command
@@ -38,6 +38,7 @@ complete -c kpx -n "__fish_kpx_needs_command" -l cgroup -d 'cgroup2 directory wh
 complete -c kpx -n "__fish_kpx_needs_command" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_needs_command" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_needs_command" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l context -d 'Context of the kubeconfig' -r
@@ -71,6 +72,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l context -d 'Context of the kubeconfig' -r
@@ -106,6 +108,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l context -d 'Context of the kubeconfig' -r
@@ -135,6 +138,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l context -d 'Context of the kubeconfig' -r
@@ -158,6 +162,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l context -d 'Context of the kubeconfig' -r
@@ -182,6 +187,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l context -d 'Context of the kubeconfig' -r
@@ -206,6 +212,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l context -d 'Context of the kubeconfig' -r
@@ -238,6 +245,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand diff" -l cgroup -d 'cgroup2 dire
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand diff" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l context -d 'Context of the kubeconfig' -r
@@ -261,6 +269,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l cgroup -d 'cgroup2 
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l context -d 'Context of the kubeconfig' -r
@@ -284,6 +293,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l context -d 'Context of the kubeconfig' -r
@@ -316,6 +326,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l context -d 'Context of the kubeconfig' -r
@@ -346,6 +357,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l context -d 'Context of the kubeconfig' -r
@@ -370,6 +382,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l context -d 'Context of the kubeconfig' -r
@@ -394,6 +407,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l context -d 'Context of the kubeconfig' -r
@@ -419,6 +433,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l context -d 'Context of the kubeconfig' -r
@@ -443,6 +458,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l context -d 'Context of the kubeconfig' -r
@@ -466,6 +482,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l context -d 'Context of the kubeconfig' -r
@@ -497,6 +514,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l context -d 'Context of the kubeconfig' -r
@@ -533,6 +551,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l context -d 'Context of the kubeconfig' -r
@@ -557,6 +576,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l context -d 'Context of the kubeconfig' -r
@@ -580,6 +600,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l context -d 'Context of the kubeconfig' -r
@@ -604,6 +625,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l context -d 'Context of the kubeconfig' -r
@@ -631,6 +653,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l context -d 'Context of the kubeconfig' -r
@@ -654,6 +677,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l context -d 'Context of the kubeconfig' -r
@@ -678,6 +702,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l context -d 'Context of the kubeconfig' -r
@@ -709,6 +734,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand version" -l cgroup -d 'cgroup2 d
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand version" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l context -d 'Context of the kubeconfig' -r
@@ -732,6 +758,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand completions" -l cgroup -d 'cgrou
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand completions" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l context -d 'Context of the kubeconfig' -r
@@ -755,6 +782,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand man" -l cgroup -d 'cgroup2 direc
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand man" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l context -d 'Context of the kubeconfig' -r

@@ -71,6 +71,8 @@ pub struct NodeOptions {
     pub kubeconfig: Option<PathBuf>,
     /// Context inside the kubeconfig.
     pub context: Option<String>,
+    /// Flags of kube-proxy, name and value, for what the node itself does not tell.
+    pub proxy_flags: Vec<(String, String)>,
 }
 
 /// A node to read from.
@@ -80,6 +82,7 @@ pub struct Node {
     objects: Option<Objects>,
     given_name: Option<String>,
     name: OnceLock<String>,
+    proxy_flags: Vec<(String, String)>,
 }
 
 /// Live or recorded.
@@ -99,7 +102,7 @@ impl Node {
         let objects = options.services_from.as_deref().map(Objects::open).transpose()?;
         let given_name = options.node_name.as_ref().map(|name| name.to_lowercase());
         let name = given_name.clone().map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Self { source, objects, given_name, name })
+        Ok(Self { source, objects, given_name, name, proxy_flags: options.proxy_flags.clone() })
     }
 
     /// Reads one kind of raw state: afresh each time on the live node.
@@ -134,6 +137,11 @@ impl Node {
             Source::Live(live) => live.label(),
             Source::Recorded(recorded) => recorded.path().display().to_string(),
         }
+    }
+
+    /// Flags of kube-proxy as the options give them, name and value.
+    pub fn proxy_flags(&self) -> &[(String, String)] {
+        &self.proxy_flags
     }
 
     /// Name of the Node object as the options give it, in lower case.

@@ -110,6 +110,16 @@ pub struct Globals {
         help_heading = "Node"
     )]
     pub node_name: Option<String>,
+    /// Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "NAME=VALUE",
+        value_parser = proxy_flag,
+        global = true,
+        help_heading = "Node"
+    )]
+    pub kube_proxy_flag: Vec<(String, String)>,
 
     /// API objects from a file or folder instead of a cluster
     #[arg(long, value_name = "FILE|DIR", global = true, help_heading = "Cluster")]
@@ -129,6 +139,17 @@ pub struct Globals {
     #[arg(long, hide_short_help = true, value_name = "NAME", global = true, help_heading = "Cluster")]
     pub context: Option<String>,
 }
+
+/// Reads `cluster-cidr=10.244.0.0/16`, with or without the dashes.
+fn proxy_flag(text: &str) -> Result<(String, String), NoFlag> {
+    let (name, value) = text.split_once('=').ok_or(NoFlag)?;
+    Ok((name.trim_start_matches('-').to_owned(), value.to_owned()))
+}
+
+/// The text is no flag with a value.
+#[derive(Debug, thiserror::Error)]
+#[error("no flag with a value, such as cluster-cidr=10.244.0.0/16")]
+struct NoFlag;
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
@@ -209,6 +230,7 @@ impl Globals {
             node_name: self.node_name.clone(),
             kubeconfig: self.kubeconfig.clone(),
             context: self.context.clone(),
+            proxy_flags: self.kube_proxy_flag.clone(),
         }
     }
 

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use kpx::inspect::kube::{
-    ConfigError, ConfigSources, DetectLocal, NodePortAddress, Notice, ProxyConfig, ProxyMode, ProxyOptions, Source,
-    Text,
+    ConfigError, ConfigSources, DetectLocal, NodePortAddress, Notice, ProxyConfig, ProxyMode, Source, Text,
 };
 use kpx::model::{Family, KubeVersion};
 
@@ -101,25 +100,24 @@ fn of_several_starts_in_one_log_the_last_counts() {
 }
 
 #[test]
-fn options_fill_in_and_never_overrule_in_silence() {
-    let options = ProxyOptions {
-        cluster_cidr: Some("10.7.0.0/16,10.8.0.0/16".to_owned()),
-        version: Some("1.25".to_owned()),
-        ..ProxyOptions::default()
-    };
-    let (config, notices) = read(&ConfigSources { options: Some(&options), ..ConfigSources::default() });
-    assert_eq!(config.cluster_cidrs.source, Source::Option { flag: "--cluster-cidr" });
+fn the_operator_fills_in_and_never_overrule_in_silence() {
+    let flags = [("cluster-cidr", "10.7.0.0/16,10.8.0.0/16"), ("version", "1.25"), ("feature-gates", "A=true")];
+    let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (config, notices) = read(&ConfigSources { flags: &flags, ..ConfigSources::default() });
+    assert_eq!(config.cluster_cidrs.source, Source::Given { flag: "cluster-cidr".to_owned() });
     assert_eq!(config.version.value, Some(KubeVersion::v1(25)));
+    assert!(config.feature_gates.value["A"]);
     assert_eq!(notices, [Notice::ClusterCidrUnused("10.8.0.0/16".parse().expect("a network"))]);
 
-    let (config, notices) = read(&ConfigSources {
-        configz: Some(text(CONFIGZ, "configz")),
-        options: Some(&options),
-        ..ConfigSources::default()
-    });
+    let (config, notices) =
+        read(&ConfigSources { configz: Some(text(CONFIGZ, "configz")), flags: &flags, ..ConfigSources::default() });
     assert_eq!(config.cluster_cidrs.source.to_string(), "configz");
     let overruled = Source::Answer { place: "configz".to_owned() };
-    assert_eq!(notices, [Notice::OptionOverruled { setting: "clusterCIDR", source: overruled }]);
+    assert_eq!(notices, [Notice::FlagOverruled { setting: "clusterCIDR", source: overruled }]);
+
+    let unknown = [("cluster-cidrs".to_owned(), "10.7.0.0/16".to_owned())];
+    let refused = ProxyConfig::read(&ConfigSources { flags: &unknown, ..ConfigSources::default() });
+    assert!(matches!(refused, Err(ConfigError::UnknownFlag { flag }) if flag == "cluster-cidrs"));
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Objects → table, with expectations derived by hand from the objects.
 
-use kpx::inspect::kube::{ConfigSources, KubeError, KubeState, NameGuess, Notice, ProxyOptions, Raw, Text, read};
+use std::collections::BTreeMap;
+
+use kpx::inspect::kube::{ConfigSources, KubeError, KubeState, NameGuess, Notice, Raw, Text, read};
 use kpx::model::{
     Detector, Exposure, Family, Frontend, KubeVersion, Masquerade, NoBackends, NodePortScope, Policy, ServiceName,
 };
 use serde_json::{Value, json};
+
+type Flags = BTreeMap<&'static str, &'static str>;
 
 /// Objects and what is told beside them.
 struct World {
@@ -12,7 +16,7 @@ struct World {
     slices: Vec<Value>,
     nodes: Vec<Value>,
     addresses: Option<Value>,
-    options: ProxyOptions,
+    flags: Flags,
     node_name: Option<&'static str>,
     host_name: Option<&'static str>,
 }
@@ -20,13 +24,9 @@ struct World {
 impl World {
     /// Node `node-a` (zone-1, 192.168.50.11) and what is given, by a kube-proxy of 1.36 with a cluster CIDR.
     fn new(services: Vec<Value>, slices: Vec<Value>) -> Self {
-        let options = ProxyOptions {
-            cluster_cidr: Some("10.244.0.0/16,fd00:10:244::/48".to_owned()),
-            version: Some("v1.36.2".to_owned()),
-            ..ProxyOptions::default()
-        };
+        let flags = Flags::from([("cluster-cidr", "10.244.0.0/16,fd00:10:244::/48"), ("version", "v1.36.2")]);
         let nodes = vec![node("node-a", "192.168.50.11", "fd00:50::11")];
-        Self { services, slices, nodes, addresses: None, options, node_name: Some("node-a"), host_name: None }
+        Self { services, slices, nodes, addresses: None, flags, node_name: Some("node-a"), host_name: None }
     }
 
     fn read(&self) -> Result<KubeState, KubeError> {
@@ -36,10 +36,11 @@ impl World {
             list("EndpointSliceList", &self.slices),
             list("NodeList", &self.nodes),
         ];
+        let flags: Vec<_> = self.flags.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let addresses = self.addresses.as_ref().map(|a| a.to_string().into_bytes());
         read(&Raw {
             objects: documents.iter().map(|bytes| Text { bytes, place: "list" }).collect(),
-            config: ConfigSources { options: Some(&self.options), ..ConfigSources::default() },
+            config: ConfigSources { flags: &flags, ..ConfigSources::default() },
             addresses: addresses.as_deref().map(|bytes| Text { bytes, place: "addresses" }),
             node_name: self.node_name,
             host_name: self.host_name,
@@ -130,9 +131,9 @@ fn services_kube_proxy_leaves_alone() {
         merge(&mut s["metadata"], json!({"labels": {label: ""}}));
         s
     };
-    let served = |service: Value, version: &str| {
+    let served = |service: Value, version: &'static str| {
         let mut world = World::new(vec![service], two());
-        world.options.version = Some(version.to_owned());
+        world.flags.insert("version", version);
         world.state().table.frontends().len()
     };
     assert_eq!(served(service(json!({"clusterIP": "None", "clusterIPs": ["None"]})), "1.36"), 0);
@@ -147,9 +148,9 @@ fn services_kube_proxy_leaves_alone() {
 
 #[test]
 fn slices_kube_proxy_leaves_alone() {
-    let backends = |slices: Vec<Value>, version: &str| {
+    let backends = |slices: Vec<Value>, version: &'static str| {
         let mut world = World::new(vec![service(json!({}))], slices);
-        world.options.version = Some(version.to_owned());
+        world.flags.insert("version", version);
         addresses(&only(&world.state(), Exposure::ClusterIp).cluster)
     };
     let changed = |path: &str, value: Value| {
@@ -292,10 +293,10 @@ fn load_balancer_addresses_by_mode_and_version() {
         {"ip": "203.0.113.1"}, {"ip": "203.0.113.2", "ipMode": "VIP"}, {"ip": "203.0.113.3", "ipMode": "Proxy"},
         {"hostname": "lb.example.com"},
     ]);
-    let served = |version: &str| -> Vec<String> {
+    let served = |version: &'static str| -> Vec<String> {
         let s = with_ingress(service(json!({"type": "LoadBalancer"})), ingress.clone());
         let mut world = World::new(vec![s], two());
-        world.options.version = Some(version.to_owned());
+        world.flags.insert("version", version);
         let state = world.state();
         let lb = state.table.frontends().iter().filter(|f| f.key.exposure == Exposure::LoadBalancer);
         lb.map(|f| f.key.ip.to_string()).collect()
@@ -306,12 +307,12 @@ fn load_balancer_addresses_by_mode_and_version() {
 
 #[test]
 fn source_ranges_by_family_and_the_address_itself_where_they_hold_the_node() {
-    let sources = |ranges: Value, version: &str| -> Vec<String> {
+    let sources = |ranges: Value, version: &'static str| -> Vec<String> {
         let s = service(json!({
             "type": "LoadBalancer", "loadBalancerSourceRanges": ranges, "externalIPs": ["198.51.100.9"],
         }));
         let mut world = World::new(vec![with_ingress(s, json!([{"ip": "203.0.113.5"}]))], two());
-        world.options.version = Some(version.to_owned());
+        world.flags.insert("version", version);
         let state = world.state();
         assert!(only(&state, Exposure::ExternalIp).sources.is_empty(), "for load balancers only");
         only(&state, Exposure::LoadBalancer).sources.iter().map(ToString::to_string).collect()
@@ -342,23 +343,22 @@ fn the_external_policy_counts_where_there_is_outside_traffic() {
 
 #[test]
 fn masquerade_of_cluster_ips_by_configuration() {
-    let of = |options: ProxyOptions| {
+    let of = |flags: &[(&'static str, &'static str)]| {
         let mut world = World::new(vec![service(json!({}))], two());
-        world.options = ProxyOptions { version: Some("1.36".to_owned()), ..options };
+        world.flags = flags.iter().copied().chain([("version", "1.36")]).collect();
         let state = world.state();
         (only(&state, Exposure::ClusterIp).masquerade, state.table.v4.detector)
     };
-    let cidr = |cidr: &str| ProxyOptions { cluster_cidr: Some(cidr.to_owned()), ..ProxyOptions::default() };
-    let mode = |mode: &str| ProxyOptions { detect_local_mode: Some(mode.to_owned()), ..ProxyOptions::default() };
     let net = |net: &str| Detector::Cidr(net.parse().expect("a network"));
-    assert_eq!(of(cidr("10.244.0.0/16")), (Masquerade::OffCluster, net("10.244.0.0/16")));
-    assert_eq!(of(cidr("fd00::/48")), (Masquerade::Never, Detector::None), "no CIDR of the family");
-    assert_eq!(of(mode("NodeCIDR")), (Masquerade::OffCluster, net("10.244.1.0/24")));
-    let bridge = ProxyOptions { pod_bridge_interface: Some("cni0".to_owned()), ..mode("BridgeInterface") };
-    assert_eq!(of(bridge), (Masquerade::OffCluster, Detector::Interface("cni0".to_owned())));
-    let all = ProxyOptions { masquerade_all: Some(true), ..cidr("10.244.0.0/16") };
-    assert_eq!(of(all).0, Masquerade::Always);
-    assert_eq!(of(ProxyOptions::default()).1, Detector::Unknown, "nothing says");
+    let cidr = ("cluster-cidr", "10.244.0.0/16");
+    assert_eq!(of(&[cidr]), (Masquerade::OffCluster, net("10.244.0.0/16")));
+    assert_eq!(of(&[("cluster-cidr", "fd00::/48")]), (Masquerade::Never, Detector::None), "none of the family");
+    let mode = |mode| ("detect-local-mode", mode);
+    assert_eq!(of(&[mode("NodeCIDR")]), (Masquerade::OffCluster, net("10.244.1.0/24")));
+    let bridge = of(&[mode("BridgeInterface"), ("pod-bridge-interface", "cni0")]);
+    assert_eq!(bridge, (Masquerade::OffCluster, Detector::Interface("cni0".to_owned())));
+    assert_eq!(of(&[cidr, ("masquerade-all", "true")]).0, Masquerade::Always);
+    assert_eq!(of(&[]).1, Detector::Unknown, "nothing says");
 }
 
 #[test]
@@ -367,10 +367,10 @@ fn where_node_ports_are_served() {
         {"ifname": "lo", "addr_info": [{"local": "127.0.0.1"}, {"local": "::1"}]},
         {"ifname": "eth0", "addr_info": [{"local": "192.168.50.11"}, {"local": "10.9.0.1"}, {"local": "fe80::1"}, {"local": "fd00:50::11"}]},
     ]);
-    let scope = |given: &str, links: Option<&Value>, localhost: bool| {
+    let scope = |given: &'static str, links: Option<&Value>, localhost: bool| {
         let mut world = World::new(vec![], vec![]);
-        world.options.nodeport_addresses = Some(given.to_owned());
-        world.options.localhost_nodeports = Some(localhost);
+        world.flags.insert("nodeport-addresses", given);
+        world.flags.insert("iptables-localhost-nodeports", if localhost { "true" } else { "false" });
         world.addresses = links.cloned();
         let table = world.state().table;
         (table.v4.node_ports.to_string(), table.v6.node_ports.to_string())
@@ -391,7 +391,7 @@ fn where_node_ports_are_served() {
 fn node_ports_of_unknown_addresses_are_left_open() {
     let mut world = World::new(vec![], vec![]);
     world.nodes.clear();
-    world.options.nodeport_addresses = Some("10.0.0.0/8".to_owned());
+    world.flags.insert("nodeport-addresses", "10.0.0.0/8");
     let state = world.state();
     assert_eq!(state.table.v4.node_ports, NodePortScope::Unknown);
     assert_eq!(state.notices, [Notice::NodeMissing { name: "node-a".to_owned() }, Notice::AddressesUnknown]);
@@ -420,7 +420,7 @@ fn which_node_this_is() {
 #[test]
 fn an_unknown_version_is_the_kubelets_or_the_newest() {
     let mut world = World::new(vec![], vec![]);
-    world.options.version = None;
+    world.flags.remove("version");
     let assumed = |version, from_kubelet| vec![Notice::VersionAssumed { version, from_kubelet }];
     assert_eq!(world.state().notices, assumed(KubeVersion::LATEST, false));
     let info = json!({"kubeletVersion": "v1.29.4", "kubeProxyVersion": "", "architecture": "", "bootID": "",

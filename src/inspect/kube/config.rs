@@ -38,10 +38,10 @@ pub enum Source {
         /// File or object.
         place: String,
     },
-    /// An option given to kpx.
-    Option {
-        /// The setting as kube-proxy's flag is called.
-        flag: &'static str,
+    /// A flag of kube-proxy as the operator gives it.
+    Given {
+        /// The flag.
+        flag: String,
     },
     /// kube-proxy's documented default.
     Default,
@@ -52,7 +52,7 @@ impl fmt::Display for Source {
         match self {
             Self::Answer { place } | Self::ConfigMap { place } => f.write_str(place),
             Self::Log { place, line } => write!(f, "{place}:{line}"),
-            Self::Option { flag } => write!(f, "option {flag}"),
+            Self::Given { flag } => write!(f, "--kube-proxy-flag {flag}"),
             Self::Default => f.write_str("default"),
         }
     }
@@ -185,29 +185,6 @@ pub struct ProxyConfig {
     pub conntrack: Setting<Conntrack>,
 }
 
-/// Settings given to kpx, for nodes where no source is left. Words as kube-proxy's flags take them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProxyOptions {
-    /// `--cluster-cidr`.
-    pub cluster_cidr: Option<String>,
-    /// `--detect-local-mode`.
-    pub detect_local_mode: Option<String>,
-    /// `--pod-bridge-interface`.
-    pub pod_bridge_interface: Option<String>,
-    /// `--pod-interface-name-prefix`.
-    pub pod_interface_name_prefix: Option<String>,
-    /// `--nodeport-addresses`, with commas.
-    pub nodeport_addresses: Option<String>,
-    /// `--masquerade-all`.
-    pub masquerade_all: Option<bool>,
-    /// `--iptables-masquerade-bit`.
-    pub masquerade_bit: Option<u8>,
-    /// `--iptables-localhost-nodeports`.
-    pub localhost_nodeports: Option<bool>,
-    /// Version of kube-proxy, such as `v1.30.5`.
-    pub version: Option<String>,
-}
-
 /// A captured text and where it comes from.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
@@ -230,8 +207,8 @@ pub struct ConfigSources<'a> {
     pub log: Option<Text<'a>>,
     /// The ConfigMap.
     pub config_map: Option<Text<'a>>,
-    /// Options.
-    pub options: Option<&'a ProxyOptions>,
+    /// Flags of kube-proxy as the operator gives them, name and value; `version` stands for its version.
+    pub flags: &'a [(String, String)],
 }
 
 /// A source that cannot be read, or a value in it that kube-proxy would not take.
@@ -253,6 +230,12 @@ pub enum ConfigError {
     NoConfiguration {
         /// File or address.
         place: String,
+    },
+    /// No flag of kube-proxy that kpx has a use for.
+    #[error("{flag} is no flag of kube-proxy that kpx reads")]
+    UnknownFlag {
+        /// As given.
+        flag: String,
     },
     /// A setting has a value kube-proxy would not take.
     #[error("{source_name}: {setting} is {value:?}: {reason}")]

@@ -28,23 +28,29 @@ pub(super) fn read(text: Text<'_>) -> Words {
     let source = |line| Source::Log { place: text.place.to_owned(), line };
     let mut words = Words::default();
     for (setting, flag) in SETTINGS {
-        let Some((value, line)) = said.get(flag) else { continue };
+        // The log has `--version` too, as the request to print it.
+        let Some((value, line)) = said.get(flag).filter(|_| flag != "version") else { continue };
         let effective = if flag == "hostname-override" { !value.is_empty() } else { !configured };
         if effective {
             words.set(setting, value.clone(), source(*line));
         }
     }
     if let Some((value, line)) = said.get("feature-gates").filter(|_| !configured) {
-        let gates = value.split(',').filter_map(|gate| {
-            let (name, on) = gate.split_once('=')?;
-            Some((name.trim().to_owned(), on.trim().parse().ok()?))
-        });
-        words.gates = Some((gates.collect(), source(*line)));
+        words.gates = Some((gates(value), source(*line)));
     }
     if let Some((value, line)) = version {
         words.set("version", value, source(line));
     }
     words
+}
+
+/// Reads `A=true,B=false`.
+pub(super) fn gates(text: &str) -> BTreeMap<String, bool> {
+    let gate = |gate: &str| {
+        let (name, on) = gate.split_once('=')?;
+        Some((name.trim().to_owned(), on.trim().parse().ok()?))
+    };
+    text.split(',').filter_map(gate).collect()
 }
 
 /// Undoes Go's `%q` for the characters that occur in flags.

@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 pub use config::{
-    ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode,
-    ProxyOptions, Setting, Source, Text,
+    ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode, Setting,
+    Source, Text,
 };
 pub use lift::{FieldFault, lift};
 pub use notice::{NameGuess, Notice};
@@ -110,6 +110,9 @@ impl Hinted for KubeError {
             Self::Objects(ObjectsError::Page { .. }) => vec![format!("take the whole list: {LIST}")],
             Self::NameUnknown { nodes } if !nodes.is_empty() => vec![format!("--node-name {}", nodes.join("|"))],
             Self::NameUnknown { .. } => vec!["--node-name NAME".to_owned()],
+            Self::Config(ConfigError::UnknownFlag { .. }) => {
+                vec![format!("those it reads are {}", settings::known_flags().join(", "))]
+            }
             _ => Vec::new(),
         }
     }
@@ -117,11 +120,6 @@ impl Hinted for KubeError {
 
 /// Reads the API side of a node.
 pub fn read_node(node: &Node) -> Result<KubeState, KubeError> {
-    read_node_with(node, &ProxyOptions::default())
-}
-
-/// Reads the API side of a node; `options` fill in what kube-proxy itself does not tell.
-pub fn read_node_with(node: &Node, options: &ProxyOptions) -> Result<KubeState, KubeError> {
     let mut objects: Vec<(Vec<u8>, String)> = Vec::new();
     for (item, kind) in [(Item::Services, "Services"), (Item::EndpointSlices, "EndpointSlices"), (Item::Nodes, "Nodes")]
     {
@@ -156,7 +154,7 @@ pub fn read_node_with(node: &Node, options: &ProxyOptions) -> Result<KubeState, 
             metrics: metrics.as_ref().map(text),
             log: log.as_ref().map(text),
             config_map: config_map.as_ref().map(text),
-            options: Some(options),
+            flags: node.proxy_flags(),
         },
         addresses: addresses.as_ref().map(text),
         node_name: node.given_name(),

@@ -19,10 +19,10 @@ pub enum NameGuess {
 /// Something the table rests on that was not read from the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// Neither `/configz` nor a log nor a ConfigMap nor an option tells kube-proxy's configuration.
+    /// Neither `/configz` nor a log nor a ConfigMap nor the operator tells kube-proxy's configuration.
     NoConfiguration,
-    /// An option says something else than the node; the node is believed.
-    OptionOverruled {
+    /// A flag given by the operator says something else than the node; the node is believed.
+    FlagOverruled {
         /// The setting.
         setting: &'static str,
         /// Where the value in use was read.
@@ -73,8 +73,8 @@ impl fmt::Display for Notice {
                 "kube-proxy's configuration is not known (no /configz, log or ConfigMap): its defaults are assumed, and how \
                  it recognises pods is left open",
             ),
-            Self::OptionOverruled { setting, source } => {
-                write!(f, "the option for {setting} is not used: {source} says otherwise")
+            Self::FlagOverruled { setting, source } => {
+                write!(f, "the given {setting} is not used: {source} says otherwise")
             }
             Self::ClusterCidrUnused(net) => {
                 write!(f, "clusterCIDR {net} has no effect: kube-proxy uses the first network of each family")

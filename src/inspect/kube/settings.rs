@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::config::{
-    ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode,
-    ProxyOptions, Setting, Source,
+    ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode, Setting,
+    Source,
 };
 use super::document::Document;
 use super::notice::Notice;
@@ -76,11 +76,11 @@ pub(super) const SETTINGS: [(&str, &str); 21] = [
     ("conntrack.tcpBeLiberal", "conntrack-tcp-be-liberal"),
     ("conntrack.udpTimeout", "conntrack-udp-timeout"),
     ("conntrack.udpStreamTimeout", "conntrack-udp-timeout-stream"),
-    ("version", ""),
+    ("version", "version"),
 ];
 
 impl ProxyConfig {
-    /// Reads the configuration: what kube-proxy answers goes before its log, that before its ConfigMap, that before options.
+    /// Reads the configuration: what kube-proxy answers goes before its log, that before its ConfigMap, that before what the operator says.
     pub fn read(sources: &ConfigSources<'_>) -> Result<(Self, Vec<Notice>), ConfigError> {
         let mut words = Words::default();
         let mut notices = Vec::new();
@@ -100,17 +100,18 @@ impl ProxyConfig {
         if let Some(text) = sources.config_map {
             words.fill_from(Document::config_map(text)?.words(&Source::ConfigMap { place: text.place.to_owned() }));
         }
-        if let Some(options) = sources.options {
-            let given = options.words();
-            for (setting, (value, _)) in &given.known {
-                if let Some((used, source)) = words.known.get(setting)
-                    && used != value
-                {
-                    notices.push(Notice::OptionOverruled { setting, source: source.clone() });
-                }
+        let given = given(sources.flags)?;
+        for (flag, value) in sources.flags {
+            // One flag stands for a setting of iptables mode and its twin of nftables mode: enough if one has the value.
+            let twins = SETTINGS.iter().filter(|(_, name)| name == flag);
+            let said: Vec<_> = twins.filter_map(|(setting, _)| Some((*setting, words.known.get(setting)?))).collect();
+            if let Some((setting, (_, source))) = said.first()
+                && said.iter().all(|(_, (used, _))| used != value)
+            {
+                notices.push(Notice::FlagOverruled { setting, source: source.clone() });
             }
-            words.fill_from(given);
         }
+        words.fill_from(given);
         let config = Self::from_words(&words, &mut notices)?;
         if config.cluster_cidrs.source == Source::Default && config.detect_local.source == Source::Default {
             notices.push(Notice::NoConfiguration);
@@ -209,33 +210,31 @@ impl ProxyConfig {
     }
 }
 
-impl ProxyOptions {
-    fn words(&self) -> Words {
-        let mut words = Words::default();
-        let said = [
-            ("clusterCIDR", "--cluster-cidr", self.cluster_cidr.clone()),
-            ("detectLocalMode", "--detect-local-mode", self.detect_local_mode.clone()),
-            ("detectLocal.bridgeInterface", "--pod-bridge-interface", self.pod_bridge_interface.clone()),
-            ("detectLocal.interfaceNamePrefix", "--pod-interface-name-prefix", self.pod_interface_name_prefix.clone()),
-            ("nodePortAddresses", "--nodeport-addresses", self.nodeport_addresses.clone()),
-            ("iptables.masqueradeAll", "--masquerade-all", self.masquerade_all.map(|v| v.to_string())),
-            ("nftables.masqueradeAll", "--masquerade-all", self.masquerade_all.map(|v| v.to_string())),
-            ("iptables.masqueradeBit", "--iptables-masquerade-bit", self.masquerade_bit.map(|v| v.to_string())),
-            ("nftables.masqueradeBit", "--iptables-masquerade-bit", self.masquerade_bit.map(|v| v.to_string())),
-            (
-                "iptables.localhostNodePorts",
-                "--iptables-localhost-nodeports",
-                self.localhost_nodeports.map(|v| v.to_string()),
-            ),
-            ("version", "--kube-proxy-version", self.version.clone()),
-        ];
-        for (setting, flag, value) in said {
-            if let Some(value) = value {
-                words.set(setting, value, Source::Option { flag });
-            }
+/// What the operator says.
+fn given(flags: &[(String, String)]) -> Result<Words, ConfigError> {
+    let mut words = Words::default();
+    for (flag, value) in flags {
+        let source = || Source::Given { flag: flag.clone() };
+        let mut known = false;
+        for (setting, _) in SETTINGS.iter().filter(|(_, name)| name == flag) {
+            words.set(setting, value.clone(), source());
+            known = true;
         }
-        words
+        if flag == "feature-gates" {
+            words.gates = Some((flags::gates(value), source()));
+        } else if !known {
+            return Err(ConfigError::UnknownFlag { flag: flag.clone() });
+        }
     }
+    Ok(words)
+}
+
+/// Flags of which kpx knows the meaning.
+pub(super) fn known_flags() -> Vec<&'static str> {
+    let mut flags: Vec<_> = SETTINGS.iter().map(|(_, flag)| *flag).chain(["feature-gates"]).collect();
+    flags.sort_unstable();
+    flags.dedup();
+    flags
 }
 
 fn parse_mode(word: &str) -> ProxyMode {
