@@ -267,6 +267,74 @@ fn a_changed_source_port_is_a_loss() {
     assert_eq!(reasons(&report, "tcp"), BTreeSet::new());
 }
 
+/// Runs the demonstration in a process, does something to the lab after a while, and gives exit code and report.
+fn demo(name: &str, act_after: Duration, act: impl FnOnce(u32)) -> (Option<i32>, Value) {
+    let child = program_of(KPX)
+        .args(["lab", "demo", "--name", name, "--hold", "3", "--flows", "60", "--connects", "30", "-o", "json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kpx starts");
+    let pid = child.id();
+    let output = thread::scope(|scope| {
+        let waiting = scope.spawn(|| child.wait_with_output().expect("it ends"));
+        thread::sleep(act_after);
+        act(pid);
+        waiting.join().expect("the waiting does not panic")
+    });
+    let report = serde_json::from_slice(&output.stdout);
+    (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+}
+
+/// The promise: from the rules to eBPF and back, and both ends of every flow saw every record.
+#[test]
+fn the_demonstration_loses_nothing() {
+    if !privileged() {
+        return;
+    }
+    let name = name("demo");
+    let (code, report) = demo(&name, Duration::ZERO, |_| {});
+    assert_eq!((code, &report["outcome"]), (Some(0), &"told".into()), "{report:#}");
+    assert_eq!((&report["flows_lost"], &report["connects_failed"]), (&0.into(), &0.into()), "{report:#}");
+    assert!(report["flows_total"].as_u64() > Some(100) && report["longest_gap_ms"].as_f64() > Some(10.0), "{report:#}");
+    for phase in ["idle", "apply", "ebpf", "rollback", "rules-again"] {
+        let found = report["phases"].as_array().expect("a list").iter().find(|p| p["phase"] == phase);
+        let found = found.unwrap_or_else(|| panic!("no phase {phase}: {report:#}"));
+        assert!(found["flows_open"].as_u64() >= Some(60), "{found:#}");
+        assert!(found["connects"].as_u64() > Some(0), "{found:#}");
+    }
+    assert_eq!(traces(&name), Vec::<String>::new());
+}
+
+/// The same, and somebody breaks the node while it runs: the report says so, and so does the exit code.
+#[test]
+fn a_demonstration_that_loses_flows_says_so() {
+    if !privileged() {
+        return;
+    }
+    let name = name("hurt");
+    let node = lab::Names::new(&name).expect("a good name").node();
+    let (code, report) = demo(&name, Duration::from_secs(8), |_| {
+        run("ip", &["netns", "exec", &node, "conntrack", "-F"]);
+    });
+    assert_ne!(code, Some(0), "{report:#}");
+    assert!(report["flows_lost"].as_u64() > Some(0), "{report:#}");
+    assert_eq!(traces(&name), Vec::<String>::new());
+}
+
+#[test]
+fn a_demonstration_that_is_interrupted_is_removed() {
+    if !privileged() {
+        return;
+    }
+    let name = name("int");
+    let (code, report) = demo(&name, Duration::from_secs(3), |pid| {
+        run("kill", &["-INT", &pid.to_string()]);
+    });
+    assert_eq!(code, Some(130), "{report:#}");
+    assert_eq!(traces(&name), Vec::<String>::new());
+}
+
 /// What `kpx lab` prints: the options to paste, the list, the report for programs.
 #[test]
 fn commands_speak_json() {

@@ -1,4 +1,4 @@
-//! The recorded node's kube-proxy, as far as its own ports go: `/configz`, `/proxyMode` and their kin, as recorded.
+//! The recorded node's kube-proxy, as far as its own ports go: `/configz`, `/healthz` and their kin, as recorded.
 //!
 //! No kube-proxy runs in a lab; what reads its configuration over HTTP finds it here all the same.
 
@@ -58,6 +58,8 @@ fn answer(mut stream: TcpStream, files: &[(String, PathBuf)]) -> std::io::Result
     let path = path.split(|b| *b == b'?').next().unwrap_or_default();
     let file = files.iter().find(|(name, _)| name.as_bytes() == path);
     let (status, body) = match file.map(|(_, file)| fs_err::read(file)) {
+        // Recorded with its headers.
+        Some(Ok(whole)) if whole.starts_with(b"HTTP/") => return stream.write_all(&whole),
         Some(Ok(body)) => ("200 OK", body),
         _ => ("404 Not Found", Vec::new()),
     };

@@ -45,7 +45,9 @@ const SERVED: &str = "ebpf";
 /// Phase after the way back.
 const AFTER: &str = "rules-again";
 /// Lines of a command's output that are shown; all of it is there for whoever runs the command.
-const LINES: usize = 16;
+const LINES: usize = 60;
+/// The same for lists of many things of one kind.
+const FEW: usize = 12;
 
 /// A command that the demonstration ran.
 #[derive(Clone, Debug, Serialize)]
@@ -159,6 +161,9 @@ impl Story<'_> {
             Some(2) => return Ok(Outcome::Blocked),
             _ => return Ok(Outcome::Failed),
         }
+        if self.stop.asked() {
+            return Ok(Outcome::Interrupted);
+        }
         self.chapter("Apply: sockets of this node are served by eBPF, the rules stay in place")?;
         traffic.phase("apply")?;
         let applied = self.kpx(&["migrate", "apply", &plan, "--yes"], &[0])? == Some(0);
@@ -172,7 +177,9 @@ impl Story<'_> {
                 &["inspect", "programs"],
                 &["migrate", "status"],
             ] {
-                self.kpx(words, &[0])?;
+                if !self.stop.asked() {
+                    self.kpx(words, &[0])?;
+                }
             }
             self.hold(args.hold.saturating_sub(began.elapsed().as_secs()), "traffic, served by eBPF");
         }
@@ -180,7 +187,9 @@ impl Story<'_> {
         traffic.phase("rollback")?;
         let back = self.kpx(&["migrate", "rollback"], &[0])? == Some(0);
         traffic.phase(AFTER)?;
-        self.kpx(&["diff", "api", "iptables"], &[0, 2])?;
+        if !self.stop.asked() {
+            self.kpx(&["diff", "api", "iptables"], &[0, 2])?;
+        }
         self.hold(args.hold, "traffic, served by the rules again");
         Ok(match self.ran.iter().all(|ran| matches!(ran.exit_code, Some(0 | 2))) {
             _ if self.stop.asked() => Outcome::Interrupted,
@@ -196,30 +205,29 @@ impl Story<'_> {
     /// Runs a command of kpx on the lab's node and shows what it prints; its exit code.
     fn kpx(&mut self, words: &[&str], accepted: &[i32]) -> Result<Option<i32>, Failure> {
         let shown = format!("kpx {}", words.join(" "));
-        let mut args: Vec<OsString> = self.lab.options().into_iter().map(OsString::from).collect();
-        args.extend(EXPORTED.map(OsString::from));
-        args.extend(words.iter().map(OsString::from));
+        let options = self.lab.options();
+        let args = options.iter().map(String::as_str).chain(EXPORTED).chain(words.iter().copied()).map(OsString::from);
         let progress = self.context.ui.progress(None, shown.clone());
         let began = Instant::now();
-        let output = command::run(&program()?.to_string_lossy(), &args, None).map_err(lab::LabError::from)?;
+        let output = command::run(&program()?.to_string_lossy(), args, None).map_err(lab::LabError::from)?;
         let seconds = began.elapsed().as_secs_f64();
         drop(progress);
         let exit_code = output.status.code();
         self.ran.push(Ran { command: shown.clone(), exit_code, seconds });
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
         let failed = !exit_code.is_some_and(|code| accepted.contains(&code));
-        let mut shown = format!("$ {shown}");
-        for line in [first_lines(&out), if failed { err.clone() } else { first_lines(&err) }] {
-            if !line.is_empty() {
-                shown.push('\n');
-                shown.push_str(&line);
-            }
+        let limit = match words {
+            _ if failed => usize::MAX,
+            ["inspect", ..] => FEW,
+            _ => LINES,
+        };
+        let mut lines = vec![format!("$ {shown}")];
+        for bytes in [&output.stderr, &output.stdout] {
+            lines.extend(told(&String::from_utf8_lossy(bytes), &options, limit));
         }
-        self.context.ui.say(&shown)?;
+        self.context.ui.say(&lines.join("\n"))?;
         if failed {
             let code = exit_code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-            self.context.ui.warn(&format!("kpx {} ended with {code}", words.join(" ")));
+            self.context.ui.warn(&format!("{shown} ended with {code}"));
         }
         Ok(exit_code)
     }
@@ -234,16 +242,20 @@ impl Story<'_> {
     }
 }
 
-fn first_lines(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.len() <= LINES + 2 {
-        return lines.join("\n");
+/// What a command printed, without the options that stand for the lab's node and without hints at what the story does next
+/// anyway; of a long list the first lines and the last, which is the sum.
+fn told(text: &str, options: &[String], limit: usize) -> Vec<String> {
+    let mut text = text.to_owned();
+    for pair in options.chunks(2) {
+        text = text.replace(&format!(" {}", pair.join(" ")), "");
     }
-    // The last line is the sum.
-    let shown = lines[..LINES].iter().chain(lines.last());
-    let mut shown: Vec<String> = shown.map(|line| (*line).to_owned()).collect();
-    shown.insert(LINES, format!("… {} lines more …", lines.len() - LINES - 1));
-    shown.join("\n")
+    let mut lines: Vec<String> =
+        text.lines().filter(|line| !line.starts_with("hint: ")).map(|line| line.trim_end().to_owned()).collect();
+    if lines.len() > limit.saturating_add(2) {
+        let more = lines.len() - limit - 1;
+        lines.splice(limit..limit + more, [format!("… {more} lines more …")]);
+    }
+    lines
 }
 
 /// What `kpx lab demo` reports.
@@ -319,5 +331,18 @@ impl Report for DemoReport {
 
     fn names(&self) -> Vec<String> {
         Class::ALL.iter().map(|class| class.name().to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_output_keeps_its_head_and_its_sum_and_loses_the_options() {
+        let options = ["--netns", "n", "--state-dir", "/s"].map(str::to_owned);
+        let text = "run: kpx diff a b --state-dir /s --netns n -o json\nhint: more\n1\n2\n3\n4\n4 in all\n";
+        assert_eq!(told(text, &options, 2), ["run: kpx diff a b -o json", "1", "… 3 lines more …", "4 in all"]);
+        assert_eq!(told(text, &options, usize::MAX).len(), 6);
     }
 }

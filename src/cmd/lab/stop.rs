@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::ui::Failure;
+use crate::ui::{Exit, Failure};
 
 /// Whether somebody asked to stop, by Ctrl-C or SIGTERM.
 #[derive(Clone)]
 pub(super) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on these signals only ask.
+    /// From now on the first of these signals only asks; a second one ends the process at once.
     pub(super) fn on_signals() -> Result<Self, Failure> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&asked))
+            signal_hook::flag::register_conditional_shutdown(signal, Exit::Interrupted as i32, Arc::clone(&asked))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
                 .map_err(|error| Failure::new(format!("cannot handle signals: {error}")))?;
         }
         Ok(Self(asked))
