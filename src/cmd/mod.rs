@@ -14,6 +14,7 @@ mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -200,8 +201,11 @@ impl Context {
         // Maps are read through their pins; the cgroup is for those who attach.
         let paths = Paths { pins: self.globals.bpffs.clone(), cgroup: self.globals.cgroup().unwrap_or_default() };
         let progress = self.ui.progress(None, format!("reading {via}"));
+        let start = Instant::now();
         let lifted = source::read(via, node, &paths)?;
         drop(progress);
+        let (place, frontends) = (lifted.place.as_str(), lifted.table.frontends().len());
+        tracing::info!(%via, place, frontends, took = ?start.elapsed(), "read");
         Ok(lifted)
     }
 

@@ -2,7 +2,6 @@
 
 use super::Context;
 use crate::source::Lifted;
-use crate::ui::count;
 
 /// How many are shown without `-v`.
 const FIRST: usize = 3;
@@ -10,12 +9,13 @@ const FIRST: usize = 3;
 /// Warns of what the reader of one source noticed.
 pub(super) fn show(context: &mut Context, lifted: &Lifted) {
     let (via, notices) = (lifted.via, &lifted.notices);
-    let all = context.globals.verbose > 0;
-    let shown = if all { notices.len() } else { FIRST.min(notices.len()) };
+    // A line that says "1 more" would take the place of that one.
+    let all = context.globals.verbose > 0 || notices.len() <= FIRST + 1;
+    let shown = if all { notices.len() } else { FIRST };
     for notice in &notices[..shown] {
         context.ui.warn(&format!("{via}: {}", notice.text));
     }
     if shown < notices.len() {
-        context.ui.warn(&format!("{via}: {} more; -v shows all", count(notices.len() - shown, "remark")));
+        context.ui.warn(&format!("{via}: {} more remarks; -v shows all", notices.len() - shown));
     }
 }
