@@ -39,6 +39,14 @@ Examples:
   Run more of it for longer, for a program to read
     $ kpx lab traffic mine --seconds 60 --flows 1000 -o json";
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  Which labs are up
+    $ kpx lab list
+
+  Remove each of them by name
+    $ kpx lab list -o name | xargs -n 1 kpx lab down";
+
 /// Options of commands that the demonstration runs: what they print is shown by it.
 const EXPORTED: [&str; 2] = ["--no-progress", "--no-input"];
 
@@ -52,6 +60,7 @@ pub enum Lab {
     /// Remove a lab and everything it made, also after a crash
     Down(Down),
     /// List the labs of this machine
+    #[command(after_long_help = LIST_EXAMPLES)]
     List,
     /// Run traffic through the Services of a lab and report what it went through
     Traffic(TrafficArgs),
