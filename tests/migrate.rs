@@ -1,5 +1,7 @@
 //! Tests of migrate: a node that a real kube-proxy programmed, carried over and back, by the binary itself.
 
+#[path = "migrate/blocked.rs"]
+mod blocked;
 #[path = "migrate/crash.rs"]
 mod crash;
 #[path = "migrate/lifecycle.rs"]

@@ -113,6 +113,11 @@ impl SessionError {
         matches!(self, Self::Engine(EngineError::Step { source, .. }) if source.is_waiting())
     }
 
+    /// Whether a signal ended the waiting.
+    pub const fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Engine(EngineError::Step { source: StepError::Interrupted, .. }))
+    }
+
     /// Whether the engine had begun, so that the node may be part-way.
     pub const fn is_part_way(&self) -> bool {
         matches!(self, Self::Engine(_))

@@ -216,6 +216,8 @@ fn host(cgroup: &Result<PathBuf, String>, pins: &Path) -> Host {
         Err(problem) => host.cgroup_problem = Some(problem.clone()),
         Ok(path) => match capture::cgroup::check(path) {
             Err(error) => host.cgroup_problem = Some(with_causes(&error)),
+            // Without the capabilities the hooks cannot be listed either, and that is no second trouble.
+            Ok(()) if !host.missing_capabilities.is_empty() => {}
             Ok(()) => match foreign_hooks(&Paths { pins: pins.to_owned(), cgroup: path.clone() }) {
                 Ok(hooks) => host.foreign_hooks = hooks,
                 Err(error) => host.cgroup_problem = Some(with_causes(&error)),

@@ -53,8 +53,9 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
         }
         Err(error) => {
             let waiting = error.is_waiting();
+            let exit = if error.is_interrupted() { Exit::Interrupted } else { Exit::Partial };
             let failure: Failure = error.into();
-            let failure = failure.exit(Exit::Partial).hint(format!("go on: {again}"));
+            let failure = failure.exit(exit).hint(format!("go on: {again}"));
             let failure = if waiting {
                 failure
                     .hint(format!("wait longer: {again} --drain-timeout 5m"))
