@@ -101,11 +101,13 @@ impl Spec {
         // What the rules do is what clients will meet; what the API asks for has to have backends too.
         let table = iptables::read_node(node)?.table;
         let asked = objects(node)?;
-        let node_name = asked.as_ref().map_or_else(|| node.node_name().to_owned(), |o| o.node_name.clone());
-        let nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
-        let own = nodes.get(&node_name).cloned().unwrap_or_default();
-        let others: Vec<NodeAddresses> =
-            nodes.into_iter().filter(|(name, _)| *name != node_name).map(|(_, addresses)| addresses).collect();
+        let mut nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
+        let node_name = match asked.as_ref() {
+            Some(asked) => asked.node_name.clone(),
+            None => by_address(node, &nodes)?.unwrap_or_else(|| node.node_name().to_owned()),
+        };
+        let own = nodes.remove(&node_name).unwrap_or_default();
+        let others: Vec<NodeAddresses> = nodes.into_values().collect();
         let cluster = detected(&table);
         let pod_nets = if own.pod_cidrs.is_empty() { &cluster } else { &own.pod_cidrs };
         let network = network(node, &own, pod_nets, &others)?;
@@ -126,8 +128,12 @@ impl Spec {
             api.extend(bytes(node, item)?.map(|bytes| (file, bytes)));
         }
         let mut pages = Vec::new();
-        for (path, item) in [("/configz", Item::Configz), ("/proxyMode", Item::ProxyMode), ("/metrics", Item::Metrics)]
-        {
+        for (path, item) in [
+            ("/configz", Item::Configz),
+            ("/healthz", Item::Healthz),
+            ("/metrics", Item::Metrics),
+            ("/proxyMode", Item::ProxyMode),
+        ] {
             pages.extend(bytes(node, item)?.map(|bytes| (path, bytes)));
         }
         let sysctls = bytes(node, Item::Sysctl)?.map(|text| sysctl::of_a_namespace(&text)).unwrap_or_default();
@@ -192,6 +198,14 @@ fn detected(table: &ServiceTable) -> Vec<IpNet> {
         _ => None,
     });
     nets.collect()
+}
+
+/// The Node that has one of the recorded addresses, for a snapshot that does not know its name.
+fn by_address(node: &Node, nodes: &BTreeMap<String, NodeAddresses>) -> Result<Option<String>, LabError> {
+    let Captured::Present { bytes, place } = node.read(Item::Addresses)? else { return Ok(None) };
+    let network = parse(&bytes, &[], &[]).map_err(|source| LabError::Recorded { place, source })?;
+    let own = |addresses: &NodeAddresses| addresses.internal.iter().any(|ip| network.owns(*ip));
+    Ok(nodes.iter().find(|(_, addresses)| own(addresses)).map(|(name, _)| name.clone()))
 }
 
 fn network(

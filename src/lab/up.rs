@@ -258,8 +258,19 @@ fn ip(namespace: Option<&str>, lines: &str) -> Result<(), LabError> {
         args.extend(["-n", name]);
     }
     args.extend(["-batch", "-"]);
-    command::output("ip", args, Some(lines.as_bytes()))?;
-    Ok(())
+    let output = command::run("ip", args, Some(lines.as_bytes()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // ip says why, and then `Command failed -:LINE`.
+    let said = String::from_utf8_lossy(&output.stderr);
+    let number = said.lines().find_map(|line| line.strip_prefix("Command failed -:")?.parse::<usize>().ok());
+    let line = number.and_then(|number| lines.lines().nth(number - 1)).unwrap_or_default();
+    Err(LabError::Tool {
+        program: format!("ip {line}"),
+        about: format!("in namespace {}", namespace.unwrap_or("of this process")),
+        message: said.lines().next().unwrap_or_default().to_owned(),
+    })
 }
 
 /// Sysctls of every namespace of a lab, before it has interfaces: no waiting for duplicate address detection, and no
