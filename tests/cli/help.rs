@@ -27,7 +27,6 @@ fn every_command_has_two_examples_and_short_help() {
         let example = |line: &&str| line.starts_with("  ") && line.contains("kpx ");
         let examples = long.out.lines().skip_while(|line| !line.starts_with("Examples:")).filter(example).count();
         let lines = short.out.lines().count();
-        let examples = if matches!(words[0].as_str(), "migrate") { 2 } else { examples };
         if examples < 2 || lines > 45 || short.out.lines().any(|line| line.chars().count() > 100) {
             poor.push(format!("kpx {}: {examples} examples, {lines} lines of -h", words.join(" ")));
         }
