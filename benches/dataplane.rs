@@ -1,3 +1,220 @@
-//! Measurements; replaced by their owner.
+//! The dataplane with real sockets: what connect() costs, how long a fill and a change take, what memory it is.
+//!
+//! `cargo bench --bench dataplane` needs root, and a cgroup2 mount; it works in a network namespace, a cgroup and a BPF
+//! filesystem of its own. Connects of all kinds take turns in one run, so that a noisy machine is equally noisy to all.
 
-fn main() {}
+#![allow(clippy::print_stdout, reason = "a benchmark reports on stdout")]
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kpx::capture::{cgroup, command};
+use kpx::dataplane::{Capacity, Dataplane, Mode, Paths};
+use kpx::inspect::bpf;
+use kpx::model::{
+    Backend, Exposure, Frontend, FrontendKey, Masquerade, NodeFacts, Origin, Policy, Protocol, ServiceTable,
+};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Connects of each kind.
+const CONNECTS: usize = 20_000;
+/// Changes of one endpoint.
+const CHANGES: usize = 5_000;
+/// Fills of the whole table.
+const FILLS: usize = 20;
+
+fn main() -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root (network namespaces, BPF)");
+        return Ok(());
+    }
+    let root = cgroup::root().map_err(io::Error::other)?;
+    let ground = Ground::new(&root)?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let backend = listener.local_addr()?;
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for size in [100, 10_000] {
+        println!("\n{size} Services with 3 endpoints each");
+        measure(&ground.paths, size, backend)?;
+    }
+    Ok(())
+}
+
+/// Where it happens. Gone with this value.
+struct Ground {
+    paths: Paths,
+    root: PathBuf,
+    mount: tempfile::TempDir,
+}
+
+impl Ground {
+    fn new(root: &Path) -> io::Result<Self> {
+        // SAFETY: not one flag that concerns memory or descriptors, and no other thread runs yet.
+        #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        command::output("ip", ["link", "set", "lo", "up"], None).map_err(io::Error::other)?;
+        let directory = tempfile::tempdir()?;
+        mount("bpf", directory.path(), "bpf", MountFlags::empty(), None)?;
+        let cgroup = root.join(format!("kpx-bench-{}", std::process::id()));
+        fs_err::create_dir(&cgroup)?;
+        fs_err::write(cgroup.join("cgroup.procs"), "0")?;
+        Ok(Self {
+            paths: Paths { pins: directory.path().join("kpx"), cgroup },
+            root: root.to_owned(),
+            mount: directory,
+        })
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let _ = Dataplane::remove(&self.paths);
+        let _ = unmount(self.mount.path(), UnmountFlags::DETACH);
+        let _ = fs_err::write(self.root.join("cgroup.procs"), "0");
+        let _ = fs_err::remove_dir(&self.paths.cgroup);
+    }
+}
+
+fn frontend(n: u32, protocol: Protocol, backends: [SocketAddr; 3]) -> Frontend {
+    let backend = |at: SocketAddr| Backend { ip: at.ip(), port: at.port(), weight: 1, local: None, state: None };
+    Frontend {
+        key: FrontendKey {
+            ip: IpAddr::V4(Ipv4Addr::from_bits(0x0a60_0000 + n)),
+            port: 80,
+            protocol,
+            exposure: Exposure::ClusterIp,
+        },
+        service: None,
+        port_name: None,
+        cluster: backends.map(backend).to_vec(),
+        local: Vec::new(),
+        internal_policy: Policy::Cluster,
+        external_policy: Policy::Cluster,
+        affinity: None,
+        sources: Vec::new(),
+        masquerade: Masquerade::OffCluster,
+        no_backends: None,
+        origin: Origin::MapEntry { map: "bench", id: n },
+    }
+}
+
+/// Endpoints of the `n`th Service, in its `round`th state: one of three changes from round to round.
+fn endpoints(n: u32, round: u32) -> [SocketAddr; 3] {
+    [0, 1, 2].map(|i| {
+        let last = if i == 2 { 2 + round % 50 } else { i };
+        SocketAddr::from((Ipv4Addr::from_bits(0x0af4_0000 + n), 8000 + u16::try_from(last).expect("small")))
+    })
+}
+
+fn services(size: u32, backend: SocketAddr) -> ServiceTable {
+    let others = (1..size).map(|n| frontend(n, Protocol::Tcp, endpoints(n, 0)));
+    let ours = [Protocol::Tcp, Protocol::Udp].map(|protocol| frontend(size, protocol, [backend; 3]));
+    ServiceTable::new(others.chain(ours).collect(), NodeFacts::default(), NodeFacts::default())
+}
+
+fn percentile(times: &mut [Duration], share: usize) -> Duration {
+    times.sort_unstable();
+    times[(times.len() - 1) * share / 100]
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let value = run();
+    (value, start.elapsed())
+}
+
+fn measure(paths: &Paths, size: u32, backend: SocketAddr) -> io::Result<()> {
+    let table = services(size, backend);
+    let bare = connects(&[backend])?;
+    let install = |paths| Dataplane::install(paths, &Capacity::for_table(&table)).map_err(io::Error::other);
+    let (dataplane, loading) = timed(|| install(paths));
+    let mut dataplane = dataplane?;
+    let (changes, filling) = timed(|| dataplane.fill(&table));
+    let changes = changes.map_err(io::Error::other)?;
+    println!("  load and pin            {:>10.1} ms", loading.as_secs_f64() * 1e3);
+    println!("  first fill              {:>10.1} ms   {} writes", filling.as_secs_f64() * 1e3, changes.writes);
+    let (same, again) = timed(|| dataplane.fill(&table));
+    assert!(same.map_err(io::Error::other)?.is_empty());
+    println!("  fill, nothing changed   {:>10.1} ms", again.as_secs_f64() * 1e3);
+
+    let maps = bpf::maps(&paths.pins).map_err(io::Error::other)?;
+    let memory: u64 = maps.iter().filter(|map| map.ours).filter_map(|map| map.memory).sum();
+    println!("  memory of all maps      {:>10.2} MB   {} B a Service", memory as f64 / 1e6, memory / u64::from(size));
+
+    dataplane.attach().map_err(io::Error::other)?;
+    dataplane.set_mode(Mode::Active).map_err(io::Error::other)?;
+    let vip = SocketAddr::from((Ipv4Addr::from_bits(0x0a60_0000 + size), 80));
+    let mut hooked = connects(&[backend, vip])?;
+    let [tcp_bare, udp_bare] = bare[0];
+    let ([tcp_direct, udp_direct], [tcp_vip, udp_vip]) = (hooked[0], hooked.pop().expect("two kinds"));
+    for (name, bare, direct, through) in
+        [("TCP", tcp_bare, tcp_direct, tcp_vip), ("UDP", udp_bare, udp_direct, udp_vip)]
+    {
+        println!(
+            "  {name} connect, median      {:>10.2} µs through the frontend, {:.2} µs directly: {:.3}×; without hooks {:.2} µs",
+            micros(through),
+            micros(direct),
+            through.as_secs_f64() / direct.as_secs_f64(),
+            micros(bare),
+        );
+    }
+
+    let mut one = Vec::new();
+    for round in 1..=u32::try_from(CHANGES).expect("small") {
+        let n = 1 + round % (size - 1);
+        let changed = [frontend(n, Protocol::Tcp, endpoints(n, round))];
+        let (done, time) = timed(|| dataplane.update(&changed, &[]));
+        assert!(!done.map_err(io::Error::other)?.is_empty());
+        one.push(time);
+    }
+    println!(
+        "  one endpoint changed    {:>10.1} µs p50, {:.1} µs p99 ({CHANGES} changes)",
+        micros(percentile(&mut one, 50)),
+        micros(percentile(&mut one, 99))
+    );
+    dataplane.fill(&table).map_err(io::Error::other)?;
+    let mut whole = Vec::new();
+    for round in 1..=u32::try_from(FILLS).expect("small") {
+        let mut frontends = table.frontends().to_vec();
+        let changed = frontends.len() / 2;
+        frontends[changed] = frontend(u32::try_from(changed + 1).expect("small"), Protocol::Tcp, endpoints(1, round));
+        let next = ServiceTable::new(frontends, NodeFacts::default(), NodeFacts::default());
+        let (done, time) = timed(|| dataplane.fill(&next));
+        assert!(!done.map_err(io::Error::other)?.is_empty());
+        whole.push(time);
+    }
+    println!(
+        "  the same by whole table {:>10.1} µs p50, {:.1} µs worst ({FILLS} fills)",
+        micros(percentile(&mut whole, 50)),
+        micros(percentile(&mut whole, 100))
+    );
+    drop(dataplane);
+    Dataplane::remove(paths).map_err(io::Error::other)
+}
+
+/// Median times of a TCP and a UDP connect to each address, all taking turns.
+fn connects(addresses: &[SocketAddr]) -> io::Result<Vec<[Duration; 2]>> {
+    let mut times = vec![[Vec::new(), Vec::new()]; addresses.len()];
+    for round in 0..CONNECTS + 200 {
+        for (address, times) in addresses.iter().zip(&mut times) {
+            let (stream, tcp) = timed(|| TcpStream::connect(address));
+            // No TIME_WAIT: it would use up the ports.
+            rustix::net::sockopt::set_socket_linger(&stream?, Some(Duration::ZERO))?;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let (done, udp) = timed(|| socket.connect(address));
+            done?;
+            if round >= 200 {
+                times[0].push(tcp);
+                times[1].push(udp);
+            }
+        }
+    }
+    Ok(times.iter_mut().map(|[tcp, udp]| [percentile(tcp, 50), percentile(udp, 50)]).collect())
+}

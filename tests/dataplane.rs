@@ -2,6 +2,7 @@
 
 mod agent;
 mod ground;
+mod kernel_flows;
 mod lifecycle;
 mod live;
 mod modes;
