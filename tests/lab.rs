@@ -108,8 +108,8 @@ fn a_lab_killed_at_any_moment_can_be_removed() {
     if !privileged() {
         return;
     }
-    // Bringing up takes some 300 ms: these moments fall before, into and after each part of it.
-    for (i, millis) in [15, 35, 60, 100, 150, 220, 300, 450].into_iter().enumerate() {
+    // Bringing up takes about a second: these moments fall before, into and after each part of it.
+    for (i, millis) in [15, 35, 60, 100, 150, 220, 300, 450, 900].into_iter().enumerate() {
         let name = name(&format!("k{i}"));
         let mut child = program_of(KPX)
             .args(["lab", "up", "--name", &name, "--from"])

@@ -51,6 +51,9 @@ const ABANDONED: Duration = Duration::from_secs(10);
 /// An account is kept for so long after the end, should its datagram have to be asked for again.
 const KEPT: Duration = Duration::from_secs(5);
 
+/// Room for the datagrams of hundreds of flows while this process, or the kernel's softirq, waits for a processor.
+const BUFFER: usize = 8 << 20;
+
 /// Runs the backends until killed; returns early only if stdin ends before the sites are known.
 pub(crate) fn run() -> Result<(), LabError> {
     let outcome = serve();
@@ -143,10 +146,13 @@ impl Session {
         self.last = now;
     }
 
-    /// The next record.
-    fn push(&mut self) -> [u8; FRAME] {
+    /// The next record; it counts once [`Self::pushed`] says that it is on its way.
+    fn push(&self) -> [u8; FRAME] {
+        Frame::new(Kind::Push, self.id, self.account.pushed + 1).to_bytes()
+    }
+
+    fn pushed(&mut self) {
         self.account.pushed += 1;
-        Frame::new(Kind::Push, self.id, self.account.pushed).to_bytes()
     }
 
     fn account(&self) -> [u8; FRAME] {
@@ -171,6 +177,10 @@ impl Backends {
                 for addr in &site.udp {
                     let socket = UdpSocket::bind(addr).map_err(failed(*addr, Protocol::Udp))?;
                     socket.set_nonblocking(true)?;
+                    // Beyond the limit of unprivileged sockets; without it, a stall of this process would look like loss.
+                    rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)
+                        .map_err(io::Error::from)?;
+                    rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER).map_err(io::Error::from)?;
                     here.push(Listener::Udp(socket));
                 }
                 Ok(here)
@@ -282,9 +292,11 @@ impl Backends {
             self.poller.at(now + KEPT, DATAGRAMS | id);
             return;
         }
-        let record = flow.session.push();
-        if let Listener::Udp(socket) = &self.listeners[flow.listener] {
-            let _ = socket.send_to(&record, flow.peer);
+        // A socket without room has not sent it: the client is to get the same record next time.
+        if let Listener::Udp(socket) = &self.listeners[flow.listener]
+            && socket.send_to(&flow.session.push(), flow.peer).is_ok()
+        {
+            flow.session.pushed();
         }
         let next = now + flow.session.interval;
         self.poller.at(next, DATAGRAMS | id);
@@ -317,6 +329,7 @@ impl Backends {
         let Some(session) = connection.session.as_mut().filter(|session| !session.ended) else { return };
         let next = Instant::now() + session.interval;
         let record = session.push();
+        session.pushed();
         if connection.send(&record) {
             self.poller.at(next, CONNECTION | id);
         } else {

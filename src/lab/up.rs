@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use rustix::mount::{MountFlags, mount};
@@ -27,6 +29,11 @@ pub struct Lab {
     kpx: PathBuf,
     guard: bool,
 }
+
+/// How long paths between the namespaces may take to work.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one connect may take meanwhile.
+const TRY: Duration = Duration::from_millis(200);
 
 /// From so many TCP endpoints with one port on, one listener for all addresses takes the place of one each.
 const MANY: usize = 500;
@@ -157,9 +164,36 @@ impl Lab {
             spec.rules.iter().try_for_each(rules::Rules::restore)
         })?;
         self.start_backends(spec)?;
+        self.try_paths(spec);
         self.record.builder = None;
         self.record.complete = true;
         self.record.write(&names)
+    }
+
+    /// Connects to one backend of each kind and family, from the node and from its pod, until that works: links and
+    /// neighbours of a young namespace take a moment, and the first datagrams would be lost to it. Rules that forbid the way
+    /// end the patience, no more.
+    fn try_paths(&self, spec: &Spec) {
+        let mut samples = Vec::new();
+        for home in [Home::Pods, Home::Outside] {
+            for family in Family::BOTH {
+                let mut of = spec.listeners.get(&home).into_iter().flatten();
+                let sample = of.find(|(a, protocol)| Family::of(a.ip()) == family && *protocol == Protocol::Tcp);
+                samples.extend(sample.map(|(addr, _)| *addr));
+            }
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for name in [self.names.node(), self.names.client()] {
+            // A namespace that cannot be entered any more shows itself to whoever uses it next.
+            let _ = netns::inside(&name, || {
+                for addr in &samples {
+                    while TcpStream::connect_timeout(addr, TRY).is_err() && Instant::now() < deadline {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                }
+                Ok(())
+            });
+        }
     }
 
     fn start_backends(&mut self, spec: &Spec) -> Result<(), LabError> {
@@ -304,7 +338,7 @@ fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
         sysctl::set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")))
     })?;
     ip(None, &links(&spec.network, names))?;
-    ip(Some(&names.node()), &node(&spec.network, &spec.client_pod))?;
+    ip(Some(&names.node()), &node(&spec.network, &spec.addresses(Home::Pods), &spec.client_pod))?;
     ip(Some(&names.outside()), &outside(spec))?;
     ip(Some(&names.pods()), &pods(&spec.network, &spec.addresses(Home::Pods), true))?;
     ip(Some(&names.client()), &pods(&spec.network, &spec.client_pod, false))?;
@@ -325,17 +359,18 @@ fn links(network: &Network, names: &Names) -> String {
     for (i, device) in network.with(Role::Uplink).enumerate() {
         let _ = writeln!(text, "link add name {} netns {node} type veth peer name up{i} netns {outside}", device.name);
     }
-    for (port, namespace) in [(PODS_PORT, names.pods()), (CLIENT_PORT, names.client())] {
-        let _ = writeln!(text, "link add name {port} netns {node} type veth peer name eth0 netns {namespace}");
+    for ((port, mac), namespace) in [(PODS_PORT, names.pods()), (CLIENT_PORT, names.client())] {
+        let peer = format!("peer name eth0 address {mac} netns {namespace}");
+        let _ = writeln!(text, "link add name {port} netns {node} type veth {peer}");
     }
     text
 }
 
-/// Ports of the pods' bridge.
-const PODS_PORT: &str = "veth-pods";
-const CLIENT_PORT: &str = "veth-client";
+/// Ports of the pods' bridge, and the link-layer address at the other end.
+const PODS_PORT: (&str, &str) = ("veth-pods", "02:6b:70:78:00:02");
+const CLIENT_PORT: (&str, &str) = ("veth-client", "02:6b:70:78:00:03");
 
-fn node(network: &Network, client_pod: &[IpAddr]) -> String {
+fn node(network: &Network, pods: &[IpAddr], client_pod: &[IpAddr]) -> String {
     let mut text = "link set lo up\n".to_owned();
     for device in &network.devices {
         let name = &device.name;
@@ -353,8 +388,15 @@ fn node(network: &Network, client_pod: &[IpAddr]) -> String {
         let _ = writeln!(text, "link set dev {name} up");
     }
     if let Some(bridge) = network.with(Role::Pods).next() {
-        for port in [PODS_PORT, CLIENT_PORT] {
+        for (port, _) in [PODS_PORT, CLIENT_PORT] {
             let _ = writeln!(text, "link set dev {port} master {} up", bridge.name);
+        }
+        // Pods of a node have talked before: hundreds of flows that begin at once would overflow the queue of datagrams
+        // that wait for a neighbour's address.
+        for (addresses, (_, mac)) in [(pods, PODS_PORT), (client_pod, CLIENT_PORT)] {
+            for ip in addresses {
+                let _ = writeln!(text, "neigh replace {ip} lladdr {mac} dev {} nud permanent", bridge.name);
+            }
         }
         for ip in client_pod.iter().filter(|ip| !network.is_pod(**ip)) {
             let _ = writeln!(text, "route replace {} dev {}", IpNet::from(*ip), bridge.name);
