@@ -5,7 +5,7 @@ mod archives;
 #[path = "capture/live.rs"]
 mod live;
 #[path = "capture/network.rs"]
-mod network;
+pub(crate) mod network;
 #[path = "capture/recordings.rs"]
 mod recordings;
 #[path = "capture/servers.rs"]

@@ -15,6 +15,7 @@ mod item;
 mod kernel;
 mod live;
 mod manifest;
+pub mod netlink;
 pub mod netns;
 mod objects;
 mod proxy;

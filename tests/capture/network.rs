@@ -6,12 +6,12 @@ use kpx::capture::{command, netns};
 
 /// Removed when dropped.
 #[derive(Debug)]
-pub(super) struct Netns {
-    pub(super) name: String,
+pub(crate) struct Netns {
+    pub(crate) name: String,
 }
 
 impl Netns {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("kpx-capture-{}-{number}", std::process::id());
@@ -20,21 +20,21 @@ impl Netns {
     }
 
     /// With the loopback device up. Without it no packet moves, so that counters stand still.
-    pub(super) fn with_loopback() -> Self {
+    pub(crate) fn with_loopback() -> Self {
         let netns = Self::new();
         netns.run("ip", &["link", "set", "lo", "up"], None);
         netns
     }
 
     /// Runs a program inside and gives what it prints.
-    pub(super) fn run(&self, program: &str, args: &[&str], stdin: Option<&[u8]>) -> String {
+    pub(crate) fn run(&self, program: &str, args: &[&str], stdin: Option<&[u8]>) -> String {
         let inside = ["netns", "exec", &self.name, program];
         let output = command::output("ip", inside.iter().chain(args), stdin).expect("the oracle runs");
         String::from_utf8(output).expect("text")
     }
 
     /// Does something on a thread inside. Sockets that it opens stay inside.
-    pub(super) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let thread = || {
             netns::enter(&self.name).expect("the namespace can be entered");
             work()

@@ -281,6 +281,7 @@ impl ObjectSeed<'_, '_> {
                     let family = owner.ours().unwrap_or(Family::V4);
                     let label = format!("{kind} {}", name.as_deref().unwrap_or_default());
                     map.next_value_seed(Elements { state, set: &mut set, label, family })?;
+                    set.elements.sort_by(|a, b| a.key.cmp(&b.key));
                 }
                 _ => {
                     map.next_value::<IgnoredAny>()?;

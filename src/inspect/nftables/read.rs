@@ -2,6 +2,7 @@
 
 use super::json::{ParseError, parse};
 use super::lift::{Lift, lift};
+use super::live::{LiveError, read as read_live};
 use super::notice::Notice;
 use super::ruleset::Ruleset;
 use crate::capture::{CaptureError, Captured, Item, Node};
@@ -41,6 +42,9 @@ pub enum NftablesError {
     /// The tables may be there, but could not be read.
     #[error("cannot read the nftables ruleset")]
     Capture(#[source] CaptureError),
+    /// The kernel did not tell.
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// The text is not what nft prints.
     #[error("cannot parse {place}")]
     Parse {
@@ -61,6 +65,7 @@ impl Hinted for NftablesError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Capture(source) => source.hints(),
+            Self::Live(source) => source.hints(),
             Self::Parse { source, .. } => source.hints(),
             Self::NotCaptured { .. } => {
                 vec!["install nft on the node (apt-get install nftables), and record it again".to_owned()]
@@ -71,6 +76,9 @@ impl Hinted for NftablesError {
 
 /// Reads kube-proxy's tables of a node and lifts them.
 pub fn read_node(node: &Node) -> Result<NftablesState, NftablesError> {
+    if node.is_live() {
+        return Ok(read_live()?.into());
+    }
     match node.read(Item::NftRuleset).map_err(NftablesError::Capture)? {
         Captured::Present { bytes, place } => {
             parse(&bytes).map(NftablesState::from).map_err(|source| NftablesError::Parse { place, source })

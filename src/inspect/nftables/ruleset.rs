@@ -213,7 +213,7 @@ pub struct Set {
     pub is_map: bool,
     /// Time after which an element goes, seconds.
     pub timeout: Option<u64>,
-    /// The elements, in the kernel's order.
+    /// The elements, sorted by key: the kernel's own order means nothing.
     pub elements: Vec<Element>,
 }
 

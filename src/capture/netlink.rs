@@ -1,0 +1,213 @@
+//! Netlink, asked directly where the tools take long: a synchronous socket, one request or batch at a time.
+
+use std::io;
+
+use netlink_packet_core::NlasIterator;
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use super::kernel::Part;
+
+/// Why the kernel gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket could not be made or used.
+    #[error("cannot speak netlink")]
+    Socket(#[source] io::Error),
+    /// The kernel refused a request.
+    #[error("the kernel refused to tell")]
+    Refused(#[source] io::Error),
+    /// What was listed changed meanwhile.
+    #[error("what was being listed has changed")]
+    Changed,
+    /// An answer is shorter than it says.
+    #[error("the kernel's answer is cut short")]
+    Short,
+}
+
+/// One request: its type and what follows the netlink header.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// `nlmsg_type`.
+    pub kind: u16,
+    /// What follows the header.
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// A request to a subsystem of netfilter (`nfgenmsg`) without attributes yet.
+    pub fn netfilter(subsystem: u8, message: u8, family: u8) -> Self {
+        Self { kind: u16::from(subsystem) << 8 | u16::from(message), body: vec![family, 0, 0, 0] }
+    }
+
+    /// Adds an attribute.
+    #[must_use]
+    pub fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        attribute(&mut self.body, kind, value);
+        self
+    }
+}
+
+/// Writes an attribute with its padding.
+pub fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = HEADER_OF_ATTRIBUTE + value.len();
+    out.extend(u16::try_from(length).expect("attributes of requests are short").to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+/// The attributes of a message, type (without flags) and value; one that is cut short ends the list.
+pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    NlasIterator::new(bytes).map_while(Result::ok).map(|nla| (nla.kind(), nla.into_inner())).map(|(kind, bytes)| {
+        let length = bytes.first_chunk().map_or(0, |b| usize::from(u16::from_ne_bytes(*b)));
+        (kind, bytes.get(HEADER_OF_ATTRIBUTE..length).unwrap_or_default())
+    })
+}
+
+const HEADER: usize = 16;
+const HEADER_OF_ATTRIBUTE: usize = 4;
+
+// linux/netlink.h
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+
+/// Room for one datagram: the kernel fills at most 32 KiB in a dump.
+const DATAGRAM: usize = 1 << 16;
+
+/// Room for the answers to one batch, which all come before the first is read.
+const ANSWERS: usize = 4 << 20;
+
+/// A netlink socket in the network namespace of the calling thread.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens a socket to nf_tables; `None` where the kernel has none, which asking would load.
+    pub fn nf_tables() -> Result<Option<Self>, NetlinkError> {
+        if !Part::NfTables.is_there().map_err(NetlinkError::Socket)? {
+            return Ok(None);
+        }
+        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(NetlinkError::Socket)?;
+        socket.bind_auto().map_err(NetlinkError::Socket)?;
+        // Only the privileged may go beyond the system's limit; they are who may ask nf_tables at all.
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, ANSWERS)
+            .map_err(|e| NetlinkError::Socket(e.into()))?;
+        Ok(Some(Self { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0 }))
+    }
+
+    /// Asks for all objects of a kind; `each` gets the type and body of each answer.
+    pub fn dump(&mut self, request: &Request, mut each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
+        self.sequence += 1;
+        let mut out = Vec::new();
+        write(&mut out, request, NLM_F_DUMP, self.sequence);
+        self.socket.send(&out, 0).map_err(NetlinkError::Socket)?;
+        self.receive(1, &mut each)
+    }
+
+    /// Asks for single objects, all at once: keep batches to a hundred answers or so.
+    pub fn ask(&mut self, requests: &[Request], mut each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
+        let mut out = Vec::new();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        for request in requests {
+            self.sequence += 1;
+            write(&mut out, request, NLM_F_ACK, self.sequence);
+        }
+        self.socket.send(&out, 0).map_err(NetlinkError::Socket)?;
+        self.receive(requests.len(), &mut each)
+    }
+
+    /// Reads until so many requests are answered to the end. The first error is told when all are, so that no answer is
+    /// taken for one to a later request.
+    fn receive(&mut self, mut open: usize, each: &mut impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
+        let mut error = None;
+        while open > 0 {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0).map_err(NetlinkError::Socket)?;
+            let mut rest = &self.buffer[..];
+            while !rest.is_empty() {
+                let message = Message::first(rest).ok_or(NetlinkError::Short)?;
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    error.get_or_insert(NetlinkError::Changed);
+                }
+                match message.kind {
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        open -= 1;
+                        let number = message.body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+                        if number < 0 {
+                            error.get_or_insert(NetlinkError::Refused(io::Error::from_raw_os_error(-number)));
+                        }
+                    }
+                    kind => each(kind, message.body),
+                }
+                rest = rest.get(message.length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Name of a network interface.
+    pub fn interface(&self, index: u32) -> Option<String> {
+        rustix::net::netdevice::index_to_name(&self.socket, index).ok()
+    }
+}
+
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    length: usize,
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    fn first(bytes: &'a [u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (kind, rest) = rest.split_first_chunk()?;
+        let (flags, _) = rest.split_first_chunk()?;
+        let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
+        let body = bytes.get(HEADER..length)?;
+        Some(Self { kind: u16::from_ne_bytes(*kind), flags: u16::from_ne_bytes(*flags), length, body })
+    }
+}
+
+fn write(out: &mut Vec<u8>, request: &Request, flags: u16, sequence: u32) {
+    let length = u32::try_from(HEADER + request.body.len()).expect("requests are short");
+    out.extend(length.to_ne_bytes());
+    out.extend(request.kind.to_ne_bytes());
+    out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend(0_u32.to_ne_bytes());
+    out.extend(&request.body);
+    out.resize(out.len().next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_read_as_written() {
+        let request = Request::netfilter(10, 13, 2).with(1, b"kube-proxy\0").with(0x8000 | 3, b"");
+        assert_eq!((request.kind, request.body.len()), (0x0a0d, 4 + 16 + 4));
+        let read: Vec<_> = attributes(&request.body[4..]).collect();
+        assert_eq!(read, [(1, &b"kube-proxy\0"[..]), (3, b"")]);
+    }
+
+    #[test]
+    fn short_answers_end_the_list() {
+        assert_eq!(attributes(&[9, 0, 1, 0, 1]).count(), 0);
+        assert_eq!(attributes(&[2, 0, 1, 0]).count(), 0);
+        assert!(Message::first(&[20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
+        assert!(Message::first(&[3, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_none());
+    }
+}
