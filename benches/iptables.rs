@@ -85,6 +85,24 @@ fn peak<T>(text: &[u8], work: impl FnOnce(&[u8]) -> T) -> f64 {
     peak as f64 / text.len() as f64
 }
 
+/// Nanoseconds this thread has been on a processor.
+fn on_cpu() -> Option<u64> {
+    fs_err::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse().ok()
+}
+
+/// Median of the processor time of `work`, as megabytes of text a second: what a machine with other work on it allows to
+/// say.
+fn processor_rate<T>(text: &[u8], work: impl Fn(&[u8]) -> T) -> f64 {
+    let run = || {
+        let start = on_cpu()?;
+        black_box(work(text));
+        Some(on_cpu()? - start)
+    };
+    let mut times: Vec<u64> = (0..31).filter_map(|_| run()).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).map_or(f64::NAN, |ns| text.len() as f64 * 1e3 / *ns as f64)
+}
+
 fn measure(criterion: &mut Criterion) {
     let Some(text) = recording() else {
         println!("skipped: no recordings beside the project (set KPX_FIXTURES)");
@@ -96,6 +114,11 @@ fn measure(criterion: &mut Criterion) {
     println!("  parse         {:.2}", peak(&text, |t| parse(t).map(|d| d.tables().len())));
     println!("  parse + lift  {:.2}", peak(&text, table));
     println!("  naive split   {:.2}", peak(&text, naive));
+
+    println!("rate over processor time, MB/s:");
+    println!("  parse         {:.0}", processor_rate(&text, |t| parse(t).map(|d| d.tables().len())));
+    println!("  parse + lift  {:.0}", processor_rate(&text, table));
+    println!("  naive split   {:.0}", processor_rate(&text, naive));
 
     let mut group = criterion.benchmark_group("iptables-save of 10 000 Services");
     group.throughput(Throughput::Bytes(text.len() as u64)).sample_size(20);

@@ -47,19 +47,10 @@ impl Owner {
     }
 }
 
-const HASHED: [(&[u8], Hashed); 6] = [
-    (b"KUBE-SVC-", Hashed::Svc),
-    (b"KUBE-SEP-", Hashed::Sep),
-    (b"KUBE-EXT-", Hashed::Ext),
-    (b"KUBE-SVL-", Hashed::Svl),
-    (b"KUBE-FW-", Hashed::Fw),
-    (b"KUBE-XLB-", Hashed::Xlb),
-];
-
 /// The owner of a user-defined chain.
 pub fn owner(name: &[u8]) -> Owner {
-    if !name.starts_with(b"KUBE-") {
-        return Owner::Foreign;
+    if let Some((kind, _)) = hashed(name) {
+        return Owner::Hashed(kind);
     }
     match name {
         b"KUBE-SERVICES"
@@ -81,13 +72,21 @@ pub fn owner(name: &[u8]) -> Owner {
         | b"KUBE-NODEPORT-HOST"
         | b"KUBE-NODEPORT-CONTAINER"
         | b"KUBE-NODEPORT-NON-LOCAL" => Owner::Userspace,
-        _ => hashed(name).map_or(Owner::Foreign, |(kind, _)| Owner::Hashed(kind)),
+        _ => Owner::Foreign,
     }
 }
 
 /// Kind and hash of a chain of one Service port or endpoint.
 pub fn hashed(name: &[u8]) -> Option<(Hashed, &[u8])> {
-    let (kind, hash) = HASHED.iter().find_map(|&(prefix, kind)| Some((kind, name.strip_prefix(prefix)?)))?;
+    let (kind, hash) = match name.strip_prefix(b"KUBE-")? {
+        [b'S', b'E', b'P', b'-', hash @ ..] => (Hashed::Sep, hash),
+        [b'S', b'V', b'C', b'-', hash @ ..] => (Hashed::Svc, hash),
+        [b'S', b'V', b'L', b'-', hash @ ..] => (Hashed::Svl, hash),
+        [b'E', b'X', b'T', b'-', hash @ ..] => (Hashed::Ext, hash),
+        [b'F', b'W', b'-', hash @ ..] => (Hashed::Fw, hash),
+        [b'X', b'L', b'B', b'-', hash @ ..] => (Hashed::Xlb, hash),
+        _ => return None,
+    };
     let is_hash = hash.len() == HASH_LEN && hash.iter().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'));
     is_hash.then_some((kind, hash))
 }

@@ -179,18 +179,61 @@ impl<'a> Reader<'_, 'a> {
         self.lists.len() - 1
     }
 
+    /// Reads the endpoint chains of the usual shape in one go, in the order of the text: lists name them in any order, and
+    /// following them one by one through a large text would wait for memory at every step.
+    pub(super) fn read_endpoints(&mut self, nat: &Table<'a>) {
+        self.endpoints = nat
+            .chains()
+            .iter()
+            .enumerate()
+            .map(|(i, chain)| {
+                let mut rules = nat.rules_of(i);
+                let (Some((Hashed::Sep, _)), 2) = (hashed(chain.name), rules.len()) else { return None };
+                let (first, second) = (rules.next()?.spec(), rules.next()?.spec());
+                let protocol = second.protocol?;
+                match (endpoint_rule(&first, chain.name, protocol)?, endpoint_rule(&second, chain.name, protocol)?) {
+                    (EndpointRule::Hairpin(source), EndpointRule::Dnat(addr, sticky)) if host(source)? == addr.ip() => {
+                        Some(Endpoint { addr, protocol, sticky })
+                    }
+                    _ => None,
+                }
+            })
+            .collect();
+    }
+
     /// The address of a `KUBE-SEP-` chain.
     fn endpoint(&mut self, nat: &Table<'a>, chain: usize, port: usize, sticky: bool) -> Option<SocketAddr> {
+        let (number, addr) = match self.endpoints[chain] {
+            Some(known) if known.protocol == self.ports[port].protocol && known.sticky == sticky => (2, known.addr),
+            _ => {
+                let known = self.odd_endpoint_of.get(&chain).copied();
+                let read = known.unwrap_or_else(|| self.odd_endpoint(nat, chain, port, sticky));
+                self.odd_endpoint_of.insert(chain, read);
+                read?
+            }
+        };
+        // The lists of one Service port share their endpoints' chains.
+        if !std::mem::replace(&mut self.endpoint_checked[chain], true) {
+            self.check_endpoint_hash(nat, chain, number, port, addr);
+        }
+        Some(addr)
+    }
+
+    /// An endpoint chain in which something is not as usual: says what, and gives the DNAT rule and its address.
+    fn odd_endpoint(
+        &mut self,
+        nat: &Table<'a>,
+        chain: usize,
+        port: usize,
+        sticky: bool,
+    ) -> Option<(usize, SocketAddr)> {
         let name = nat.chains()[chain].name;
         let protocol = self.ports[port].protocol;
-        let mut hairpin: Option<(usize, IpNet)> = None;
+        let mut hairpin: Option<IpNet> = None;
         let mut dnat: Option<(usize, SocketAddr, bool)> = None;
         for (i, rule) in nat.rules_of(chain).enumerate() {
-            let spec = rule.spec();
-            match endpoint_rule(&spec, name, protocol) {
-                Some(EndpointRule::Hairpin(source)) if hairpin.is_none() && dnat.is_none() => {
-                    hairpin = Some((i + 1, source));
-                }
+            match endpoint_rule(&rule.spec(), name, protocol) {
+                Some(EndpointRule::Hairpin(source)) if hairpin.is_none() && dnat.is_none() => hairpin = Some(source),
                 Some(EndpointRule::Dnat(addr, remembers)) if dnat.is_none() => dnat = Some((i + 1, addr, remembers)),
                 _ => self.unknown(nat, rule, i + 1),
             }
@@ -199,14 +242,13 @@ impl<'a> Reader<'_, 'a> {
             self.incomplete(nat, chain, "the DNAT rule");
             return None;
         };
-        if hairpin.and_then(|(_, source)| host(source)) != Some(addr.ip()) {
+        if hairpin.and_then(host) != Some(addr.ip()) {
             self.incomplete(nat, chain, "the rule that masquerades an endpoint's traffic to itself");
         }
         if remembers != sticky {
             self.incomplete(nat, chain, "agreement with its callers on session affinity");
         }
-        self.check_endpoint_hash(nat, chain, number, port, addr);
-        Some(addr)
+        Some((number, addr))
     }
 
     fn check_endpoint_hash(&mut self, nat: &Table<'a>, chain: usize, number: usize, port: usize, addr: SocketAddr) {
@@ -222,6 +264,15 @@ impl<'a> Reader<'_, 'a> {
             self.notices.push(Notice::HashMismatch { at, chain, of });
         }
     }
+}
+
+/// What a `KUBE-SEP-` chain of the usual two rules says.
+#[derive(Clone, Copy)]
+pub(super) struct Endpoint {
+    addr: SocketAddr,
+    protocol: Protocol,
+    /// Whether it remembers its clients.
+    sticky: bool,
 }
 
 enum EndpointRule {

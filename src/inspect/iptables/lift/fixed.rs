@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::super::dump::{Chain, Rule, Table};
+use super::super::dump::{Rule, Table};
 use super::super::notice::{Notice, Place};
 use super::super::owner::{Owner, owner};
 use super::super::spec::{Action, Parts, Spec};
@@ -36,17 +36,27 @@ const JUMPS: [Jump; 12] = [
 ];
 
 impl<'a> Reader<'_, 'a> {
-    pub(super) fn summarise(&mut self) {
+    /// Counts kube-proxy's chains and rules, and tells whether there are hashed chains, and chains of ipvs mode.
+    pub(super) fn summarise(&mut self) -> (bool, bool) {
+        let (mut hashed, mut ipvs) = (false, false);
         for table in self.dump.tables() {
-            let own = |chain: &Chain<'_>| !chain.is_builtin() && owner(chain.name).is_kube_proxy();
-            let chains = table.chains().iter().enumerate().filter(|(_, chain)| own(chain));
-            let (count, rules) = chains.fold((0, 0), |(n, rules), (i, _)| (n + 1, rules + table.rules_of(i).len()));
-            if count > 0 {
+            let (mut chains, mut rules) = (0, 0);
+            for (i, chain) in table.chains().iter().enumerate().filter(|(_, chain)| !chain.is_builtin()) {
+                let owner = owner(chain.name);
+                hashed |= matches!(owner, Owner::Hashed(_));
+                ipvs |= owner == Owner::Ipvs;
+                if owner.is_kube_proxy() {
+                    chains += 1;
+                    rules += table.rules_of(i).len();
+                }
+            }
+            if chains > 0 {
                 let name = String::from_utf8_lossy(table.name()).into_owned();
-                *self.own.summary.chains.entry(name.clone()).or_default() += count;
+                *self.own.summary.chains.entry(name.clone()).or_default() += chains;
                 *self.own.summary.rules.entry(name).or_default() += rules;
             }
         }
+        (hashed, ipvs)
     }
 
     /// `KUBE-MARK-MASQ`, `KUBE-POSTROUTING`, `KUBE-FORWARD`, and the drop mark of old versions.

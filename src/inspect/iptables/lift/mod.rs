@@ -9,6 +9,7 @@ mod fixed;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -17,7 +18,6 @@ use super::Map;
 use super::dump::{Dump, Rule, Table};
 use super::hash::{HASH_LEN, chain_hash};
 use super::notice::{Notice, Place};
-use super::owner::{Owner, owner};
 use crate::model::{
     Backend, Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts, NodePortScope,
     Origin, Policy, Protocol, ServiceName, ServiceTable,
@@ -149,6 +149,14 @@ struct Reader<'d, 'a> {
     drafts: Vec<Draft>,
     /// Which chains of nat were reached.
     reached: Vec<bool>,
+    /// Endpoint chains of the usual shape, by index of the nat chain.
+    endpoints: Vec<Option<balance::Endpoint>>,
+    /// Those that are not, once they were read: number of the DNAT rule and address.
+    odd_endpoint_of: Map<usize, Option<(usize, SocketAddr)>>,
+    /// Endpoint chains whose hash was checked, by index of the nat chain.
+    endpoint_checked: Vec<bool>,
+    /// Chains and Service ports whose hashes were reported to differ.
+    mismatches: BTreeSet<(usize, usize)>,
     /// Lists and entry chains already read, by index of the nat chain.
     list_of: Map<usize, usize>,
     entry_of: Map<usize, services::Entry>,
@@ -169,6 +177,10 @@ impl<'d, 'a> Reader<'d, 'a> {
             lists: Vec::new(),
             drafts: Vec::new(),
             reached: vec![false; nat_chains],
+            endpoints: Vec::new(),
+            odd_endpoint_of: Map::default(),
+            endpoint_checked: vec![false; nat_chains],
+            mismatches: BTreeSet::new(),
             list_of: Map::default(),
             entry_of: Map::default(),
             drops_by_mark: false,
@@ -176,13 +188,10 @@ impl<'d, 'a> Reader<'d, 'a> {
     }
 
     fn read(&mut self) {
-        self.summarise();
+        let (hashed, ipvs) = self.summarise();
         self.repeated_tables();
         let nat = self.dump.table("nat");
-        let has =
-            |kind: fn(Owner) -> bool| self.dump.tables().iter().any(|t| t.chains().iter().any(|c| kind(owner(c.name))));
-        let hashed = has(|o| matches!(o, Owner::Hashed(_)));
-        if has(|o| o == Owner::Ipvs) && !hashed {
+        if ipvs && !hashed {
             self.notices.push(Notice::IpvsMode { family: self.family });
             return;
         }
@@ -191,6 +200,7 @@ impl<'d, 'a> Reader<'d, 'a> {
             && (hashed || nat.rules_of(services).len() > 0)
         {
             self.own.summary.programmed = true;
+            self.read_endpoints(nat);
             self.read_services(nat, services);
             self.read_filter();
             self.read_fixed(nat);

@@ -11,7 +11,7 @@ use super::super::notice::Notice;
 use super::super::owner::{Hashed, hashed};
 use super::super::spec::{Parts, Spec};
 use super::balance::{Balancing, detector};
-use super::{Draft, MasqueradeBy, Reader, node_port_key, widen};
+use super::{Draft, MasqueradeBy, Port, Reader, node_port_key, widen};
 use crate::model::{Exposure, Family, FrontendKey, Masquerade, NoBackends, NodePortScope, Policy};
 
 /// What an entry chain for external destinations says.
@@ -104,7 +104,7 @@ impl<'a> Reader<'_, 'a> {
         }
         // A missing chain has its own notice; the frontend is not there without it.
         let Some(chain) = self.follow(nat, rule, number, target) else { return Some(()) };
-        self.check_hash(nat, rule, number, target, port);
+        self.check_hash(nat, rule, number, chain, port);
         let (masquerade, sources, refusal, wants_firewall) = match kind {
             Hashed::Svc | Hashed::Svl => {
                 let list = self.list(nat, chain, port);
@@ -143,16 +143,13 @@ impl<'a> Reader<'_, 'a> {
         }
     }
 
-    fn check_hash(&mut self, nat: &Table<'a>, rule: &Rule<'a>, number: usize, target: &[u8], port: usize) {
-        let port = &self.ports[port];
-        if hashed(target).is_some_and(|(_, hash)| hash != port.hash) {
-            let of = format!("{} {}", port.name, port.protocol.lower());
+    fn check_hash(&mut self, nat: &Table<'a>, rule: &Rule<'a>, number: usize, chain: usize, port: usize) {
+        let name = nat.chains()[chain].name;
+        let Port { name: service, protocol, hash: wanted, .. } = self.ports[port];
+        if hashed(name).is_some_and(|(_, hash)| hash != wanted) && self.mismatches.insert((chain, port)) {
+            let of = format!("{service} {}", protocol.lower());
             let at = self.origin(nat, rule.chain(), number);
-            let chain = String::from_utf8_lossy(target).into_owned();
-            let notice = Notice::HashMismatch { at, chain, of };
-            if !self.notices.contains(&notice) {
-                self.notices.push(notice);
-            }
+            self.notices.push(Notice::HashMismatch { at, chain: String::from_utf8_lossy(name).into_owned(), of });
         }
     }
 
@@ -306,7 +303,7 @@ impl<'a> Reader<'_, 'a> {
         match kind {
             Some(kind @ (Hashed::Ext | Hashed::Xlb)) => {
                 if let Some(chain) = self.follow(nat, rule, number, target) {
-                    self.check_hash(nat, rule, number, target, port);
+                    self.check_hash(nat, rule, number, chain, port);
                     *found = Some(self.entry(nat, chain, kind, port));
                 }
                 true
@@ -330,7 +327,7 @@ impl<'a> Reader<'_, 'a> {
         policy: Policy,
     ) -> bool {
         if let Some(chain) = self.follow(nat, rule, number, target) {
-            self.check_hash(nat, rule, number, target, port);
+            self.check_hash(nat, rule, number, chain, port);
             let list = self.list(nat, chain, port);
             self.bind(nat, chain, port, policy, list);
         }
