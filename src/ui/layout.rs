@@ -142,6 +142,23 @@ fn wrap(text: &str, width: usize) -> Vec<&str> {
     out
 }
 
+/// `lead` and a text that wraps below itself, at most `width` columns wide where that is known.
+pub(super) fn hang(lead: &str, text: &str, width: Option<usize>) -> String {
+    let indent = count(lead);
+    let Some(room) = width.and_then(|width| width.checked_sub(indent)).filter(|room| *room >= NARROWEST) else {
+        return format!("{lead}{text}");
+    };
+    let mut out = lead.to_owned();
+    for (i, line) in wrap(text, room).into_iter().enumerate() {
+        if i > 0 {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', indent));
+        }
+        out.push_str(line);
+    }
+    out
+}
+
 /// The best place at or before `limit` to break a line: a space or comma, else after a slash, else after a dash.
 fn best_break(text: &str, limit: usize) -> Option<usize> {
     let mut best: Option<(u8, usize)> = None;
@@ -178,6 +195,7 @@ fn count(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::table::{Cell, Table, Tone};
+    use super::hang;
 
     fn services() -> Table {
         let mut table = Table::new(&["SERVICE", "PORT", "BACKENDS"]).right(&["PORT"]).footer("2 frontends");
@@ -239,5 +257,14 @@ mod tests {
         ClusterIP 10.96.0.10:80/TCP
         ");
         assert!(table.render(Some(80), true, true).contains("\u{1b}[31mgone\u{1b}[0m"));
+    }
+
+    #[test]
+    fn a_text_wraps_below_itself() {
+        insta::assert_snapshot!(hang("load  done  ", "fill the maps with 99 frontends", Some(30)), @r"
+        load  done  fill the maps with
+                    99 frontends
+        ");
+        assert_eq!(hang("load  ", "as it is, when piped", None), "load  as it is, when piped");
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::layout::hang;
 use super::{Failure, Progress, Report, report::envelope};
 
 /// Output format, the same for every command.
@@ -209,6 +210,17 @@ impl Ui {
         if !self.options.quiet {
             self.stderr_line("", anstyle::Style::new(), text);
         }
+    }
+
+    /// A remark of fixed columns and one text, which wraps below itself; silent with `-q`.
+    pub fn note_row(&mut self, lead: &str, text: &str) {
+        self.note(&hang(lead, text, self.width.map(usize::from)));
+    }
+
+    /// Prints a text for people to stdout, wrapped at the terminal's width; ignored when the output is for programs.
+    pub fn say_wrapped(&mut self, text: &str) -> Result<(), Failure> {
+        let text = hang("", text, self.width.map(usize::from));
+        self.say(&text)
     }
 
     /// A warning on stderr; silent with `-q`.

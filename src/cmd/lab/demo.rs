@@ -82,7 +82,7 @@ pub(super) fn run(context: &mut Context, args: &Demo) -> Result<Exit, Failure> {
     let report = DemoReport { traffic, ran, outcome, node: spec.node_name, from: spec.from };
     context.ui.say("\nWhat the traffic went through")?;
     context.ui.report(&report)?;
-    context.ui.say(&format!("\n{}", report.verdict()))?;
+    context.ui.say_wrapped(&format!("\n{}", report.verdict()))?;
     Ok(match report.outcome {
         _ if stop.asked() => Exit::Interrupted,
         Outcome::Failed => Exit::Failed,

@@ -50,7 +50,7 @@ impl<'a> Narrator<'a> {
                 step_event(*phase, step, "begin", Some(*action), text)
             }
             Notice::Done { phase, step, action, text } => {
-                self.ui.note(&format!("{phase:<8} {:<16} {:<6} {text}", step, done(*action)));
+                self.ui.note_row(&format!("{phase:<8} {step:<16} {:<6} ", done(*action)), text);
                 step_event(*phase, step, done(*action), Some(*action), text)
             }
             Notice::Skipped { phase, step } => step_event(*phase, step, "skipped", None, "nothing to do"),
@@ -61,7 +61,7 @@ impl<'a> Narrator<'a> {
             Notice::Gate { phase, findings } => {
                 for f in *findings {
                     let word = if f.ok { "ok" } else { "FAIL" };
-                    self.ui.note(&format!("{phase:<8} {:<16} {word:<6} {}", format!("~ {}", f.check), f.detail));
+                    self.ui.note_row(&format!("{phase:<8} {:<16} {word:<6} ", format!("~ {}", f.check)), &f.detail);
                 }
                 let passed = findings.iter().all(|f| f.ok);
                 let message = if passed { "passed" } else { "not passed" };
@@ -111,9 +111,10 @@ pub(super) fn close(ui: &mut Ui, exit: Exit, text: &str, next: &[(&str, String)]
     let next_map: serde_json::Map<String, Value> =
         next.iter().map(|(what, command)| ((*what).replace(' ', "_"), to_value(command))).collect();
     ui.event(&json!({ "type": "end", "exit": exit as u8, "message": text, "next": next_map }))?;
-    let mut lines = text.to_owned();
+    ui.say_wrapped(text)?;
+    // Not wrapped: these lines are there to be pasted.
     for (what, command) in next {
-        let _ = write!(lines, "\n  to {what}: {command}");
+        ui.say(&format!("  to {what}: {command}"))?;
     }
-    ui.say(&lines)
+    Ok(())
 }
