@@ -162,15 +162,17 @@ pub struct Spec<'a> {
 
 impl<'a> Spec<'a> {
     /// Reads the words of a rule.
+    #[inline]
     pub fn read(words: Words<'a>) -> Self {
-        let mut reader = Reader { words, module: Module::Other, negate: false, spec: Self::default() };
+        let mut spec = Self::default();
+        let mut reader = Reader { words, module: Module::Other, negate: false, spec: &mut spec };
         while let Some(word) = reader.words.next() {
             reader.option(word.raw());
         }
         if reader.negate {
-            reader.add(Parts::OTHER);
+            reader.other();
         }
-        reader.spec
+        spec
     }
 
     /// Whether exactly these parts are there, none of them negated.
@@ -236,14 +238,14 @@ impl Module {
     }
 }
 
-struct Reader<'a> {
+struct Reader<'r, 'a> {
     words: Words<'a>,
     module: Module,
     negate: bool,
-    spec: Spec<'a>,
+    spec: &'r mut Spec<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'_, 'a> {
     /// Notes a part; a second one of its kind is more than the types here can say.
     fn add(&mut self, part: Parts) {
         if self.spec.parts.has(part) {
