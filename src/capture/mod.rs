@@ -24,8 +24,9 @@ mod snapshot;
 mod store;
 mod sysctl;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 pub use api::ApiError;
 pub use bpf::{BpfLink, BpfMap, BpfObjects, BpfProgram};
@@ -84,6 +85,8 @@ pub struct Node {
     given_name: Option<String>,
     name: OnceLock<String>,
     proxy_flags: Vec<(String, String)>,
+    /// What was read during [`Node::at_one_moment`].
+    moment: Mutex<Option<BTreeMap<Item, Captured>>>,
 }
 
 /// Live or recorded.
@@ -103,13 +106,45 @@ impl Node {
         let objects = options.services_from.as_deref().map(Objects::open).transpose()?;
         let given_name = options.node_name.as_ref().map(|name| name.to_lowercase());
         let name = given_name.clone().map_or_else(OnceLock::new, OnceLock::from);
-        Ok(Self { source, objects, given_name, name, proxy_flags: options.proxy_flags.clone() })
+        Ok(Self {
+            source,
+            objects,
+            given_name,
+            name,
+            proxy_flags: options.proxy_flags.clone(),
+            moment: Mutex::default(),
+        })
     }
 
-    /// Reads one kind of raw state: afresh each time on the live node.
+    /// Reads one kind of raw state: afresh each time on the live node, but for [`Self::at_one_moment`].
     ///
     /// What is not there is [`Captured::Absent`]; an error means that it may be there but could not be read.
     pub fn read(&self, item: Item) -> Result<Captured, CaptureError> {
+        let known = self.moment.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|m| m.get(&item).cloned());
+        match known {
+            None => self.read_now(item),
+            Some(Some(captured)) => Ok(captured),
+            Some(None) => {
+                let captured = self.read_now(item)?;
+                if let Some(moment) = self.moment.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+                    moment.insert(item, captured.clone());
+                }
+                Ok(captured)
+            }
+        }
+    }
+
+    /// Runs `work` with each kind of raw state read once, so that all it concludes rests on the same bytes; the rules of
+    /// 10 000 Services also take their tools many seconds to print.
+    pub fn at_one_moment<R>(&self, work: impl FnOnce(&Self) -> R) -> R {
+        let set = |moment| *self.moment.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+        set(Some(BTreeMap::new()));
+        let result = work(self);
+        set(None);
+        result
+    }
+
+    fn read_now(&self, item: Item) -> Result<Captured, CaptureError> {
         if let (Some(objects), Some(kind)) = (&self.objects, item.api_kind()) {
             return objects.read(item, kind);
         }

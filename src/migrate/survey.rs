@@ -139,8 +139,12 @@ pub(super) fn node_id(node: &Node) -> Result<NodeId, ReadError> {
     Ok(NodeId { name: node.node_name().to_owned(), boot_id: host.map(|h| h.boot_id), netns: netns.map(|m| m.ino()) })
 }
 
-/// Reads everything a plan is made from.
+/// Reads everything a plan is made from, each thing once: hashes and tables speak of the same bytes.
 pub(super) fn read(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Result<Survey, ReadError> {
+    node.at_one_moment(|node| read_all(node, cgroup, pins))
+}
+
+fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Result<Survey, ReadError> {
     let bytes = |item| -> Result<Option<Vec<u8>>, ReadError> {
         Ok(match node.read(item)? {
             Captured::Present { bytes, .. } => Some(bytes),

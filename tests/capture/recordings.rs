@@ -172,3 +172,17 @@ fn places_name_the_file() {
     let Captured::Present { place, .. } = captured else { panic!("the rules are there") };
     assert_eq!(place, path.join("iptables-save.txt.gz").display().to_string());
 }
+
+#[test]
+fn at_one_moment_everything_is_read_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("proxyMode.txt");
+    fs_err::write(&file, "iptables").expect("it is written");
+    let node = open(folder.path());
+    node.at_one_moment(|node| {
+        assert_eq!(read_text(node, Item::ProxyMode), "iptables");
+        fs_err::write(&file, "nftables").expect("it is written");
+        assert_eq!(read_text(node, Item::ProxyMode), "iptables");
+    });
+    assert_eq!(read_text(&node, Item::ProxyMode), "nftables");
+}
