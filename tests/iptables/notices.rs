@@ -203,6 +203,18 @@ fn affinity_must_be_whole() {
 }
 
 #[test]
+fn a_rule_of_others_about_a_cluster_ip_blocks() {
+    // As NodeLocal DNS writes it.
+    let rule = |port: u16| format!("-A OUTPUT -d fd00:10:96::a/128 -p udp -m udp --dport {port} -j ACCEPT");
+    let local_dns = add("-A INPUT -j KUBE-FIREWALL", &[&rule(53)]);
+    assert_only(&local_dns, "foreign-service", &["IPv6 filter OUTPUT rule 1", "kube-system/kube-dns:dns", "-j ACCEPT"]);
+    assert!(lifted(&local_dns).notices[0].blocks_migration());
+    assert_eq!(notices(&add("-A INPUT -j KUBE-FIREWALL", &[&rule(54)])), [], "no port of the Service");
+    let other_way = rule(53).replace("-d", "! -d");
+    assert_eq!(notices(&add("-A INPUT -j KUBE-FIREWALL", &[&other_way])), []);
+}
+
+#[test]
 fn leftovers_and_rules_of_others() {
     let stale =
         add(":KUBE-SVL-BLCWGGYY2Z3GUSPM", &[":KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]", ":KUBE-SERVICES-OLD - [0:0]"]);

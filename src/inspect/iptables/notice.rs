@@ -104,6 +104,16 @@ pub enum Notice {
         /// kube-proxy's chain.
         target: String,
     },
+    /// A rule of somebody else is about a ClusterIP, such as those of NodeLocal DNS: who serves it cannot be told from
+    /// kube-proxy's rules alone, and hooks at sockets would go past that rule.
+    ForeignService {
+        /// The rule.
+        at: Origin,
+        /// The rule, as saved.
+        rule: String,
+        /// `namespace/name:port` of the Service.
+        service: String,
+    },
     /// `KUBE-MARK-DROP` marks nothing, or nothing drops what it marks: refused traffic goes on unanswered by the rules.
     InertDropMark {
         /// Family of the tables.
@@ -185,6 +195,7 @@ impl Notice {
             | Self::UserspaceMode { .. }
             | Self::Incompatible { .. }
             | Self::RepeatedTable { .. }
+            | Self::ForeignService { .. }
             | Self::StaleBackend { .. }
             | Self::OtherMode { .. } => true,
             // The socket hooks serve ClusterIPs: one that never sees a packet today would start to.
@@ -206,6 +217,7 @@ impl Notice {
             | Self::MixedDetectors { at }
             | Self::Contradiction { at, .. }
             | Self::ForeignReference { at, .. }
+            | Self::ForeignService { at, .. }
             | Self::Conflict { first: at, .. } => Some(at),
             _ => None,
         }
@@ -225,6 +237,7 @@ impl Notice {
             Self::MixedDetectors { .. } => "mixed-detectors",
             Self::Contradiction { .. } => "contradiction",
             Self::ForeignReference { .. } => "foreign-reference",
+            Self::ForeignService { .. } => "foreign-service",
             Self::InertDropMark { .. } => "inert-drop-mark",
             Self::MissingCanary { .. } => "missing-canary",
             Self::IpvsMode { .. } => "ipvs-mode",
@@ -263,6 +276,9 @@ impl fmt::Display for Notice {
             }
             Self::ForeignReference { at, rule, target } => {
                 write!(f, "{at}: not of kube-proxy, but depends on its chain {target}: {rule}")
+            }
+            Self::ForeignService { at, rule, service } => {
+                write!(f, "{at}: not of kube-proxy, but about the ClusterIP of {service}: {rule}")
             }
             Self::InertDropMark { family } => {
                 write!(f, "{family}: KUBE-MARK-DROP is used, but nothing drops what it marks")

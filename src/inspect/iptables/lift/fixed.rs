@@ -7,6 +7,7 @@ use super::super::notice::{Notice, Place};
 use super::super::owner::{Owner, owner};
 use super::super::spec::{Action, Parts, Spec};
 use super::{Reader, lossy};
+use crate::model::{Exposure, FrontendKey};
 
 /// A jump that kube-proxy makes from a built-in chain.
 struct Jump {
@@ -193,6 +194,7 @@ impl<'a> Reader<'_, 'a> {
         let target = spec.target_name();
         let kind = owner(target);
         if !kind.is_kube_proxy() {
+            self.about_a_service(table, rule, number, &spec);
             return;
         }
         let from = table.chains()[rule.chain()];
@@ -218,6 +220,25 @@ impl<'a> Reader<'_, 'a> {
                 let target = String::from_utf8_lossy(target).into_owned();
                 self.notices.push(Notice::ForeignReference { at, rule: rule.to_string(), target });
             }
+        }
+    }
+
+    /// Reports a rule of somebody else whose destination is one of the ClusterIPs.
+    fn about_a_service(&mut self, table: &Table<'a>, rule: &Rule<'a>, number: usize, spec: &Spec<'a>) {
+        let Some(net) = spec.destination else { return };
+        if net.prefix_len() != net.max_prefix_len() || spec.negated.has(Parts::DESTINATION) || spec.target.is_none() {
+            return;
+        }
+        let same = |key: &FrontendKey| {
+            key.exposure == Exposure::ClusterIp
+                && key.ip == net.addr()
+                && spec.protocol.is_none_or(|p| p == key.protocol)
+                && spec.dport.is_none_or(|(first, last)| (first..=last).contains(&key.port))
+        };
+        if let Some(draft) = self.drafts.iter().find(|draft| same(&draft.key)) {
+            let service = self.ports[draft.port].name.to_owned();
+            let at = self.origin(table, rule.chain(), number);
+            self.notices.push(Notice::ForeignService { at, rule: rule.to_string(), service });
         }
     }
 
