@@ -6,6 +6,8 @@ mod kernel_flows;
 mod lifecycle;
 mod live;
 mod modes;
+mod neighbours;
 mod object;
 mod server;
 mod sockets;
+mod worlds;

@@ -156,3 +156,78 @@ fn array<V: Pod + Default>(table: &Table<u32, V>, name: &'static str) -> Result<
     elements.sort_unstable_by_key(|(index, _)| *index);
     Ok(elements.into_iter().map(|(_, value)| value).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::reconcile::{Planner, Wanted, key_of, table};
+    use super::super::{Capacity, Paths, load};
+    use super::*;
+    use crate::model::{
+        Backend as ModelBackend, Exposure, Frontend as ModelFrontend, FrontendKey as ModelKey, Masquerade, Origin,
+        Policy, Protocol,
+    };
+
+    fn frontend(n: u8) -> ModelFrontend {
+        let backend =
+            |host| ModelBackend { ip: [10, 244, n, host].into(), port: 80, weight: 1, local: None, state: None };
+        ModelFrontend {
+            key: ModelKey {
+                ip: [10, 96, 0, n].into(),
+                port: 80,
+                protocol: Protocol::Tcp,
+                exposure: Exposure::ClusterIp,
+            },
+            service: None,
+            port_name: None,
+            cluster: vec![backend(1), backend(2)],
+            local: Vec::new(),
+            internal_policy: Policy::Cluster,
+            external_policy: Policy::Cluster,
+            affinity: None,
+            sources: Vec::new(),
+            masquerade: Masquerade::OffCluster,
+            no_backends: None,
+            origin: Origin::MapEntry { map: "test", id: 0 },
+        }
+    }
+
+    /// A kernel before 5.6 has no batches; the same comes out, one element after the other.
+    #[test]
+    fn batches_change_nothing_but_the_number_of_calls() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root (BPF)");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
+        let wanted: BTreeMap<_, _> = (0..200).map(frontend).map(|f| (key_of(&f.key), Wanted::of(&f))).collect();
+        let results: Vec<_> = [true, false]
+            .into_iter()
+            .map(|batches| {
+                let paths = Paths { pins: directory.path().join(batches.to_string()), cgroup: "/".into() };
+                let capacity = Capacity { frontends: 300, backends: 600, slots: 600, yields: 1 };
+                load::load_and_pin(&paths, &capacity).unwrap();
+                let maps = Maps::open(&paths.maps()).unwrap();
+                if !batches {
+                    maps.index.without_batches();
+                    maps.frontends.without_batches();
+                    maps.slots.without_batches();
+                    maps.backends.without_batches();
+                    maps.stats.without_batches();
+                }
+                let mut image = maps.image().unwrap();
+                let (ops, _) = Planner::adopt(&image, Duration::ZERO).plan(&image, &wanted, Duration::ZERO).unwrap();
+                maps.apply(&ops, &mut image).unwrap();
+                let read = table(&maps.image().unwrap());
+                load::unpin(&paths).unwrap();
+                (read.0.frontends().to_vec(), read.1)
+            })
+            .collect();
+        unmount(directory.path(), UnmountFlags::DETACH).unwrap();
+        assert_eq!(results[0].0.len(), 200);
+        assert_eq!(results[0], results[1]);
+    }
+}

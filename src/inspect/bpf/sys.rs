@@ -354,6 +354,12 @@ impl<K: Pod + Default + PartialEq, V: Pod + Default> Table<K, V> {
         Ok(Some(Self { fd, max_entries: info.max_entries, copies, batches: Cell::new(true), types: PhantomData }))
     }
 
+    /// Behaves as on a kernel without batches from now on.
+    #[cfg(test)]
+    pub(crate) fn without_batches(&self) {
+        self.batches.set(false);
+    }
+
     /// Most elements it can hold.
     pub(crate) const fn max_entries(&self) -> u32 {
         self.max_entries
