@@ -146,6 +146,9 @@ fn measure(paths: &Paths, size: u32, backend: SocketAddr) -> io::Result<()> {
 
     let maps = bpf::maps(&paths.pins).map_err(io::Error::other)?;
     let memory: u64 = maps.iter().filter(|map| map.ours).filter_map(|map| map.memory).sum();
+    for map in maps.iter().filter(|map| map.ours) {
+        println!("    {:<16} {:>10} B   {} entries", map.name, map.memory.unwrap_or(0), map.max_entries);
+    }
     println!("  memory of all maps      {:>10.2} MB   {} B a Service", memory as f64 / 1e6, memory / u64::from(size));
 
     dataplane.attach().map_err(io::Error::other)?;
@@ -168,8 +171,8 @@ fn measure(paths: &Paths, size: u32, backend: SocketAddr) -> io::Result<()> {
 
     let mut one = Vec::new();
     for round in 1..=u32::try_from(CHANGES).expect("small") {
-        let n = 1 + round % (size - 1);
-        let changed = [frontend(n, Protocol::Tcp, endpoints(n, round))];
+        let (n, visit) = (1 + round % (size - 1), 1 + round / (size - 1));
+        let changed = [frontend(n, Protocol::Tcp, endpoints(n, visit))];
         let (done, time) = timed(|| dataplane.update(&changed, &[]));
         assert!(!done.map_err(io::Error::other)?.is_empty());
         one.push(time);
@@ -180,6 +183,8 @@ fn measure(paths: &Paths, size: u32, backend: SocketAddr) -> io::Result<()> {
         micros(percentile(&mut one, 99))
     );
     dataplane.fill(&table).map_err(io::Error::other)?;
+    // Numbers given back rest for a second; this is to measure writing, not waiting for room.
+    std::thread::sleep(Duration::from_millis(1200));
     let mut whole = Vec::new();
     for round in 1..=u32::try_from(FILLS).expect("small") {
         let mut frontends = table.frontends().to_vec();

@@ -62,12 +62,8 @@ fn translate<F: Family>(ctx: &SockAddrContext, key: &FrontendKey, backend: &Back
     } else {
         // SAFETY: storage of this socket, which is locked by the caller of connect.
         unsafe {
-            *peer = Peer {
-                frontend: key.addr,
-                backend: backend.addr,
-                frontend_port: key.port,
-                backend_port: backend.port,
-            };
+            *peer =
+                Peer { frontend: key.addr, backend: backend.addr, frontend_port: key.port, backend_port: backend.port };
         }
     }
     F::write(ctx.sock_addr, &backend.addr);

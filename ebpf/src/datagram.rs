@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SockAddrContext;
 use kpx_abi::{
-    Backend, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Reason, Socket, Verdict, YieldKey, datagram,
-    keeps, lookup,
+    Backend, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Reason, Socket, Verdict, YieldKey, datagram, keeps,
+    lookup,
 };
 
 use crate::address::{self, Family};

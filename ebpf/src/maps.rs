@@ -3,6 +3,7 @@
 use core::arch::asm;
 use core::ptr::addr_of;
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use kpx_abi::{
@@ -31,7 +32,7 @@ pub static PEERS: SkStorage<Peer> = SkStorage::new();
 #[btf_map(name = "kpx_sockets")]
 pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 #[btf_map(name = "kpx_yield")]
-static YIELD: HashMap<YieldKey, YieldUntil, DEFAULT> = HashMap::new();
+static YIELD: HashMap<YieldKey, YieldUntil, DEFAULT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
 /// Whether the kernel has `bpf_set_retval` (Linux 5.18); set by the loader before the verifier looks, so that the call is
 /// dead code where it would be refused.
