@@ -24,7 +24,7 @@ impl Progress {
         let template = if len.is_some() {
             "{msg} {wide_bar:.cyan} {pos}/{len} {elapsed}"
         } else {
-            "{spinner:.cyan} {msg} {elapsed}"
+            "{spinner:.cyan} {wide_msg} {elapsed}"
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant that parses"));
         bar.set_message(message);
