@@ -183,6 +183,9 @@ impl Hinted for DataplaneError {
             Self::Layout { .. } => line("roll back with the kpx that made them, then apply again with this one"),
             Self::Damaged { .. } => line("roll back: kpx migrate rollback"),
             Self::OtherCgroup { .. } => line("name the cgroup it was installed for: --cgroup PATH"),
+            Self::Full(full) if full.map == kpx_abi::map_name::YIELD => line(
+                "more UDP flows to Services are open than there is room for: see `conntrack -L -p udp`, try again when there are fewer",
+            ),
             Self::Full(full) if !full.resting => {
                 line("roll back and apply again: the maps are sized by the table they are made for")
             }

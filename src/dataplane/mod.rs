@@ -65,8 +65,14 @@ impl Capacity {
             frontends: roomy(frontends, 4096),
             backends: roomy(backends, 16_384),
             slots: roomy(slots, 32_768),
-            yields: 65_536,
+            yields: 32_768,
         }
+    }
+
+    /// The same with room for twice as many UDP flows of the kernel as there are now, where that is more.
+    #[must_use]
+    pub fn with_flows(self, now: usize) -> Self {
+        Self { yields: u32::try_from(now * 2).unwrap_or(u32::MAX / 4).max(self.yields), ..self }
     }
 
     /// Entries for the frontends: some more, since a frontend that changes gets another before the old one is free.
@@ -247,8 +253,12 @@ impl Dataplane {
     }
 
     /// Stands back from these UDP flows once active: they were translated by the kernel before the programs were
-    /// attached, so no socket remembers them. In shadow mode sockets remember by themselves.
+    /// attached, so no socket remembers them. In shadow mode sockets remember by themselves. Flows given before stay.
     pub fn yield_to(&mut self, flows: &[KernelFlow]) -> Result<(), DataplaneError> {
+        let size = self.maps.yields.max_entries();
+        if flows.len() > size as usize {
+            return Err(Full { map: map_name::YIELD, size, resting: false }.into());
+        }
         let now = now();
         let entries = flows.iter().map(|flow| {
             let (addr, port) = reconcile::endpoint(flow.frontend);
