@@ -9,3 +9,19 @@ pub trait Hinted: std::error::Error {
         Vec::new()
     }
 }
+
+/// An error and its causes in one line, for places where a line is all there is.
+///
+/// Some libraries repeat a cause in the error itself; it is told once.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}

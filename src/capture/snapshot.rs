@@ -14,7 +14,7 @@ use tempfile::{NamedTempFile, TempDir};
 use super::item::{Item, Variant, plain_save_file};
 use super::manifest::{self, Entry, Manifest};
 use super::{Captured, Node, live};
-use crate::error::Hinted;
+use crate::error::{Hinted, with_causes};
 
 /// Files in a folder are gzipped from this size on.
 const PACKED_FROM: usize = 300_000;
@@ -169,20 +169,6 @@ impl Read {
             Captured::Absent { reason } => Entry { source: source(None), absent: Some(reason), ..entry },
         })
     }
-}
-
-/// An error and its causes in one line. Some libraries repeat a cause in the error itself.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.ends_with(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
 }
 
 /// Where files go until all are there.

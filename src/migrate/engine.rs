@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress};
 use super::phase::{Check, Finding, Lasting, Phase, PhaseName, Step, World};
-use crate::error::Hinted;
+use crate::error::{Hinted, with_causes};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl<W: World> Engine<'_, W> {
         match result {
             Ok(()) => self.journal.append(Event::Done { phase, step: id.to_owned(), action })?,
             Err(error) => {
-                let text = chain(&error);
+                let text = with_causes(&error);
                 self.journal.append(Event::Failed { phase, step: id.to_owned(), action, error: text })?;
                 return Err(error);
             }
@@ -295,18 +295,6 @@ impl<W: World> Engine<'_, W> {
         (self.notify)(&Notice::Gate { phase: phase.name, findings: &findings });
         Ok(findings)
     }
-}
-
-/// An error with its causes in one line, for the journal.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

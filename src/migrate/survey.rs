@@ -9,7 +9,7 @@ use super::planner::digest;
 use super::proxy::ProxyHealth;
 use crate::capture::{self, CaptureError, Captured, Item, Node, Variant};
 use crate::dataplane::{ForeignHook, Paths, foreign_hooks};
-use crate::error::Hinted;
+use crate::error::{Hinted, with_causes};
 use crate::inspect::{iptables, kube};
 use crate::model::{Family, ServiceTable};
 
@@ -275,15 +275,4 @@ fn without_counters(text: &[u8]) -> Vec<u8> {
         out.push(b'\n');
     }
     out
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -184,7 +184,10 @@ impl Toolchain {
             .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
             .context("neither CARGO_HOME nor HOME is set")?;
         // Paths get into BTF line information: they must not be those of this machine.
-        let remap = [(root().join("ebpf"), "ebpf"), (home, "cargo"), (self.sysroot.clone(), "rust")];
+        let mut remap = vec![(root().join("ebpf"), "ebpf"), (home.clone(), "cargo"), (self.sysroot.clone(), "rust")];
+        // The folder of a crate's source is named after where it was fetched from; the last flag that fits wins.
+        let sources = fs_err::read_dir(home.join("registry/src")).into_iter().flatten().flatten();
+        remap.extend(sources.map(|folder| (folder.path(), "crates")));
         let mut flags: Vec<String> =
             ["-Clinker=bpf-linker", "-Clink-arg=--btf", "-Cdebuginfo=2"].map(Into::into).into();
         // Chooses among bindings which differ in nothing used here; without it the host's would be taken.
