@@ -100,7 +100,8 @@ impl Step<NodeWorld<'_>> for Install {
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-        Dataplane::install(&world.paths, &Capacity::for_table(&world.served))?;
+        let capacity = Capacity::for_table(&world.served).with_flows(world.kernel_flows()?.len());
+        Dataplane::install(&world.paths, &capacity)?;
         Ok(())
     }
 
