@@ -13,7 +13,6 @@ use super::steps;
 use super::survey::{Rules, Survey};
 use crate::dataplane::{Position, Served, served};
 use crate::model::{Difference, Frontend, FrontendView, ServiceTable, diff};
-use crate::ui::to_value;
 
 /// Makes the plan of a surveyed node.
 pub fn plan(survey: &Survey) -> Plan {
@@ -98,7 +97,7 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 }
 
 fn hash_frontend(f: &Frontend) -> String {
-    let mut view = to_value(&FrontendView::from(f));
+    let mut view = serde_json::to_value(FrontendView::from(f)).expect("a view has string keys only");
     // Where a frontend was read says nothing about what happens to its packets.
     if let Some(map) = view.as_object_mut() {
         map.remove("from");
