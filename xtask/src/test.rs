@@ -128,9 +128,11 @@ fn docs() -> Outcome {
 
 /// Unit, snapshot and privileged tests, and the freshness of generated files, which are tests too.
 ///
+/// What passing tests print is shown: it is where a test that cannot run says why.
+///
 /// Builds as the user, runs as root where that is to be had, so that the namespace tests run.
 fn tests(privilege: &Privilege) -> Result<()> {
-    let mut tests = cmd("cargo", ["test", "--workspace", "--locked"]).env("INSTA_UPDATE", "no");
+    let mut tests = cmd("cargo", ["test", "--workspace", "--locked", "--", "--show-output"]).env("INSTA_UPDATE", "no");
     match privilege {
         Privilege::Root => {}
         Privilege::Sudo => {
