@@ -67,7 +67,8 @@ fn a_node_goes_to_ebpf_in_steps_and_comes_back_as_it_was() {
     // To the end.
     let applied = rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
     let rollback = applied.stdout.lines().last().expect("a last line");
-    assert!(rollback.contains("kpx migrate rollback --netns kpx-lab-mig-life-node"), "{rollback}");
+    let command = format!("kpx migrate rollback --netns {}", rig.option("--netns"));
+    assert!(rollback.contains(&command), "{rollback}");
     assert_eq!(rig.mode(), Some(ACTIVE));
     let programs = rig.program_ids();
     let verify = rig.kpx(&[&["migrate", "verify", "-o", "json"][..], &QUICK].concat()).exits(0).json();

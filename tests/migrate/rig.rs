@@ -47,11 +47,11 @@ impl Run {
 }
 
 impl Rig {
-    /// Brings the lab up; what a run that was killed left behind is removed first.
+    /// Brings a lab up that no other run of the tests on this machine uses.
     pub(crate) fn up(name: &str) -> Self {
         let node = Node::open(&NodeOptions { from: Some(world()), ..NodeOptions::default() }).unwrap();
-        let _ = kpx::lab::down(name);
-        let lab = Lab::up(&Spec::read(&node, name).unwrap(), Path::new(KPX)).unwrap();
+        let name = format!("{name}-{:x}", std::process::id());
+        let lab = Lab::up(&Spec::read(&node, &name).unwrap(), Path::new(KPX)).unwrap();
         Self { lab }
     }
 
