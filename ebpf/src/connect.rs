@@ -3,38 +3,48 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
-use kpx_abi::{Backend, FrontendKey, Mode, Peer, Reason, Verdict, lookup};
+use kpx_abi::{Backend, FrontendKey, Mode, Options, Peer, Reason, Verdict, lookup};
 
 use crate::address::{self, Family};
+use crate::client::request;
 use crate::hooks::{PROCEED, REFUSE};
-use crate::maps::{Counter, Kernel, PEERS, count, have_set_retval, settings, tally};
+use crate::maps::{Counter, Kernel, PEERS, Settings, count, have_set_retval, settings, stick, tally};
 
 const TCP: u8 = 6;
 const ECONNREFUSED: i32 = 111;
 
 #[inline(always)]
 pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let mode = settings().mode;
+    let settings = settings();
+    let mode = settings.mode;
     if mode == Mode::Off {
         return PROCEED;
     }
     let key = FrontendKey::new(F::read(ctx.sock_addr), address::port(ctx), address::protocol(ctx));
     // SAFETY: a helper without conditions.
     let random = unsafe { bpf_get_prandom_u32() };
-    match lookup(&Kernel, &key, random, || count(Reason::Retried)) {
-        Verdict::Backend { service, backend, .. } if mode == Mode::Active => {
+    let request = request(ctx, &settings, key, random);
+    match lookup(&Kernel, &request, || count(Reason::Retried)) {
+        Verdict::Backend { service, id, backend, sticky, .. } if mode == Mode::Active => {
+            if sticky {
+                stick(&request.affinity_key(service), id, request.now_ns);
+            }
             translate::<F>(ctx, &key, backend);
             count(if key.proto == TCP { Reason::TcpConnect } else { Reason::UdpConnect });
             tally(service, Counter::Connects);
             return PROCEED;
         }
-        Verdict::Reject { service } if mode == Mode::Active => return refuse(ctx, &key, service),
+        Verdict::Reject { service } if mode == Mode::Active => return refuse(ctx, &settings, &key, service),
         Verdict::Backend { service, .. } | Verdict::Reject { service } => pass(mode, service),
-        Verdict::Drop { service } => {
+        Verdict::Drop { service, .. } => {
             count(Reason::DropPassed);
             tally(service, Counter::Passed);
         }
-        Verdict::NotService => count(Reason::NotService),
+        Verdict::Defer { service } => {
+            count(Reason::Deferred);
+            tally(service, Counter::Passed);
+        }
+        Verdict::NotService | Verdict::UndefinedPort | Verdict::Unallocated => count(Reason::NotService),
         Verdict::Missed => count(Reason::Missed),
     }
     forget(ctx);
@@ -77,10 +87,12 @@ fn translate<F: Family>(ctx: &SockAddrContext, key: &FrontendKey, backend: &Back
 /// is the datagrams that are refused (send() fails with EPERM and ECONNREFUSED by turns, from a pod every other time with
 /// the latter), and those of a connected socket meet no hook. So the socket keeps the frontend's
 /// address: the rules refuse its datagrams for as long as there is no backend, and translate them once there is one.
-/// Where the kernel cannot say ECONNREFUSED (before Linux 5.18), the rules say it.
+/// Once the rules are gone there is nobody to refuse such datagrams at the socket, so connect() itself fails.
+///
+/// Where the kernel cannot say ECONNREFUSED (before Linux 5.18), whoever sees the packets says it.
 #[inline(always)]
-fn refuse(ctx: &SockAddrContext, key: &FrontendKey, service: u32) -> i32 {
-    if key.proto == TCP && have_set_retval() {
+fn refuse(ctx: &SockAddrContext, settings: &Settings, key: &FrontendKey, service: u32) -> i32 {
+    if (key.proto == TCP || settings.options.has(Options::RULES_GONE)) && have_set_retval() {
         // SAFETY: a helper without conditions.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         count(Reason::Refused);

@@ -1,18 +1,17 @@
 //! sendmsg(): datagrams of unconnected UDP sockets.
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_spin_lock as lock, bpf_spin_unlock as unlock,
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use aya_ebpf::programs::SockAddrContext;
 use kpx_abi::{
-    Backend, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Reason, Socket, Verdict, YieldKey, datagram, keeps,
-    lookup,
+    Backend, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Origin, Reason, Request, Socket, Verdict, YieldKey,
+    datagram, keeps, lookup,
 };
 
 use crate::address::{self, Family};
+use crate::client::request;
 use crate::hooks::{PROCEED, REFUSE};
-use crate::maps::{Counter, Kernel, SOCKETS, Settings, count, settings, tally, yields_until};
+use crate::maps::{Counter, Kernel, SOCKETS, Settings, count, settings, stick, tally, yields_until};
 
 const UDP: u8 = 17;
 
@@ -28,15 +27,23 @@ pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
     // backend is chosen again.
     // SAFETY: the context is valid for as long as the program runs.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
-    match lookup(&Kernel, &key, spread(cookie, &key), || count(Reason::Retried)) {
-        Verdict::Backend { service, id, backend } => serve::<F>(ctx, &settings, &key, service, id, backend),
-        Verdict::Reject { service } => refuse(ctx, &settings, service),
-        Verdict::Drop { service } => {
+    let request = request(ctx, &settings, key, spread(cookie, &key));
+    match lookup(&Kernel, &request, || count(Reason::Retried)) {
+        Verdict::Backend { service, id, backend, sticky, .. } => {
+            serve::<F>(ctx, &settings, &request, &Chosen { service, id, backend, sticky })
+        }
+        Verdict::Reject { service } => refuse(&settings, &request, service),
+        Verdict::Drop { service, .. } => {
             count(Reason::DropPassed);
             tally(service, Counter::Passed);
             PROCEED
         }
-        Verdict::NotService => {
+        Verdict::Defer { service } => {
+            count(Reason::Deferred);
+            tally(service, Counter::Passed);
+            PROCEED
+        }
+        Verdict::NotService | Verdict::UndefinedPort | Verdict::Unallocated => {
             count(Reason::NotService);
             forget(ctx, &key);
             PROCEED
@@ -56,15 +63,17 @@ fn spread(cookie: u64, key: &FrontendKey) -> u32 {
     ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
 }
 
-#[inline(always)]
-fn serve<F: Family>(
-    ctx: &SockAddrContext,
-    settings: &Settings,
-    key: &FrontendKey,
+/// What the lookup chose for a new flow.
+struct Chosen<'m> {
     service: u32,
-    chosen_id: u32,
-    chosen: &Backend,
-) -> i32 {
+    id: u32,
+    backend: &'m Backend,
+    sticky: bool,
+}
+
+#[inline(always)]
+fn serve<F: Family>(ctx: &SockAddrContext, settings: &Settings, request: &Request, chosen: &Chosen<'_>) -> i32 {
+    let (key, service, now_ns) = (&request.key, chosen.service, request.now_ns);
     // SAFETY: the context's socket is valid for as long as the program runs.
     let socket = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None) };
     if socket.is_null() {
@@ -73,8 +82,6 @@ fn serve<F: Family>(
         tally(service, Counter::Passed);
         return PROCEED;
     }
-    // SAFETY: a helper without conditions.
-    let now_ns = unsafe { bpf_ktime_get_ns() };
     let entry = recall(socket, key);
     let kept = if entry.state == EntryState::Ours as u32 {
         keeps(&Kernel, service, entry.backend_id, &entry.backend, entry.backend_port)
@@ -93,9 +100,12 @@ fn serve<F: Family>(
     };
     let decision = datagram(settings.mode, known, now_ns, settings.yield_ns);
     let (id, backend) = match decision {
-        Datagram::Keep => (entry.backend_id, kept.unwrap_or(chosen)),
-        Datagram::Choose | Datagram::Kernel => (chosen_id, chosen),
+        Datagram::Keep => (entry.backend_id, kept.unwrap_or(chosen.backend)),
+        Datagram::Choose | Datagram::Kernel => (chosen.id, chosen.backend),
     };
+    if decision == Datagram::Choose && chosen.sticky {
+        stick(&request.affinity_key(service), id, now_ns);
+    }
     let state = if decision == Datagram::Kernel { EntryState::Kernel } else { EntryState::Ours };
     remember(socket, key, state, id, backend, now_ns);
     match decision {
@@ -176,18 +186,15 @@ fn forget(ctx: &SockAddrContext, key: &FrontendKey) {
 /// What kube-proxy's REJECT (ICMP port unreachable) looks like to an application, as measured with iptables 1.8.9 on Linux
 /// 6.18: a datagram of the node's own is dropped in OUTPUT, so that sendto() fails with EPERM, each time anew. From a pod
 /// the datagram leaves the pod's namespace before it is rejected: sendto() succeeds, and as the socket is not connected,
-/// nobody is told of the ICMP error. So datagrams of other namespaces go to the rules, and so do all where the node's own
-/// namespace cannot be told (before Linux 5.14).
+/// nobody is told of the ICMP error. So datagrams of other namespaces go to the rules, or to whoever sees the packets.
 #[inline(always)]
-fn refuse(ctx: &SockAddrContext, settings: &Settings, service: u32) -> i32 {
+fn refuse(settings: &Settings, request: &Request, service: u32) -> i32 {
     if settings.mode == Mode::Shadow {
         count(Reason::Shadow);
         tally(service, Counter::Shadow);
         return PROCEED;
     }
-    // SAFETY: as in `run`.
-    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    if settings.mode == Mode::Active && settings.node_netns != 0 && netns == settings.node_netns {
+    if settings.mode == Mode::Active && request.origin == Origin::Node {
         count(Reason::Refused);
         tally(service, Counter::Refused);
         return REFUSE;

@@ -1,13 +1,15 @@
 //! The eBPF programs: what happens to a Service's packets at the sockets that send them.
 //!
 //! `hooks` has one program for each attach type; `connect`, `datagram` and `restore` are what they do; `maps` are the maps
-//! and how the shared lookup reads them; `address` reads and writes the hook's context.
+//! and how the shared lookup reads them; `client` is
+//! who sends; `address` reads and writes the hook's context.
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
 
 mod address;
+mod client;
 mod connect;
 mod datagram;
 mod hooks;

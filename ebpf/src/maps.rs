@@ -4,10 +4,12 @@ use core::arch::asm;
 use core::ptr::addr_of;
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage};
 use aya_ebpf::macros::btf_map;
 use kpx_abi::{
-    Backend, Config, Frontend, FrontendKey, FrontendRef, Maps, Mode, Peer, Reason, Socket, Stats, YieldKey, YieldUntil,
+    Addr, AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Frontend, FrontendKey, FrontendRef, Maps, Mode,
+    NetworkFlags, Options, Peer, Reason, Socket, Stats, YieldKey, YieldUntil,
 };
 
 /// Entries of a map before the loader sets what it needs.
@@ -34,6 +36,24 @@ pub static SOCKETS: SkStorage<Socket> = SkStorage::new();
 #[btf_map(name = "kpx_yield")]
 static YIELD: HashMap<YieldKey, YieldUntil, DEFAULT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 
+#[btf_map(name = "kpx_addresses")]
+static ADDRESSES: HashMap<Addr, AddressFlags, DEFAULT> = HashMap::new();
+#[btf_map(name = "kpx_networks")]
+static NETWORKS: LpmTrie<Addr, NetworkFlags, DEFAULT> = LpmTrie::new();
+#[btf_map(name = "kpx_sources")]
+static SOURCES: LpmTrie<Source, u8, DEFAULT> = LpmTrie::new();
+#[btf_map(name = "kpx_clients")]
+static CLIENTS: HashMap<u64, Client, DEFAULT> = HashMap::new();
+#[btf_map(name = "kpx_affinity")]
+static AFFINITY: LruHashMap<AffinityKey, Affinity, DEFAULT> = LruHashMap::new();
+
+/// What follows the prefix length in a [`kpx_abi::SourceKey`].
+#[repr(C)]
+struct Source {
+    service: u32,
+    addr: Addr,
+}
+
 /// Whether the kernel has `bpf_set_retval` (Linux 5.18); set by the loader before the verifier looks, so that the call is
 /// dead code where it would be refused.
 #[unsafe(no_mangle)]
@@ -50,6 +70,7 @@ pub struct Settings {
     pub mode: Mode,
     pub yield_ns: u64,
     pub node_netns: u64,
+    pub options: Options,
 }
 
 #[inline(always)]
@@ -61,9 +82,10 @@ pub fn settings() -> Settings {
                 mode: Mode::from_number(addr_of!((*config).mode).read_volatile()),
                 yield_ns: (*config).yield_ns,
                 node_netns: (*config).node_netns,
+                options: (*config).options,
             }
         },
-        None => Settings { mode: Mode::Off, yield_ns: 0, node_netns: 0 },
+        None => Settings { mode: Mode::Off, yield_ns: 0, node_netns: 0, options: Options(0) },
     }
 }
 
@@ -91,6 +113,46 @@ impl Maps for Kernel {
     fn backend(&self, id: u32) -> Option<&Backend> {
         BACKENDS.get(id)
     }
+
+    #[inline(always)]
+    fn address(&self, addr: &Addr) -> AddressFlags {
+        // SAFETY: one aligned word, read at once; an element taken for another's address in passing is no worse than a
+        // reading a moment earlier or later.
+        AddressFlags(unsafe { ADDRESSES.get(addr).map_or(0, |found| addr_of!(found.0).read_volatile()) })
+    }
+
+    #[inline(always)]
+    fn network(&self, addr: &Addr) -> NetworkFlags {
+        NETWORKS.get(&Key::new(128, *addr)).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn source(&self, service: u32, addr: &Addr) -> bool {
+        SOURCES.get(&Key::new(32 + 128, Source { service, addr: *addr })).is_some()
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Affinity> {
+        // SAFETY: a copy, which the lookup checks against the backend: an element that became another client's while it
+        // was read leads to a backend that serves the service at worst.
+        unsafe { AFFINITY.get(key).copied() }
+    }
+}
+
+/// Remembers the backend that a client got.
+#[inline(always)]
+pub fn stick(key: &AffinityKey, id: u32, now_ns: u64) {
+    // Failing to remember costs the affinity of one client; the flow itself is none the worse.
+    let _ = AFFINITY.insert(key, Affinity { last_ns: now_ns, backend: id, pad: 0 }, 0);
+}
+
+/// By which address the sockets of a network namespace are known, in this family.
+#[inline(always)]
+pub fn client(netns: u64, v4: bool) -> Option<Addr> {
+    // SAFETY: a copy. Namespaces come and go seldom, and their cookies are never used again.
+    let found = unsafe { CLIENTS.get(netns) }?;
+    let addr = if v4 { found.v4 } else { found.v6 };
+    (!kpx_abi::same(&addr, &[0; 16])).then_some(addr)
 }
 
 /// Until when the kernel's conntrack keeps a flow that it had before the programs were attached.

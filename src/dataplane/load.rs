@@ -35,6 +35,11 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
         (map_name::BACKENDS, capacity.backends + 1),
         (map_name::SLOTS, capacity.slots + 1),
         (map_name::YIELD, capacity.yields),
+        (map_name::ADDRESSES, capacity.addresses),
+        (map_name::NETWORKS, capacity.networks),
+        (map_name::SOURCES, capacity.sources),
+        (map_name::CLIENTS, capacity.clients),
+        (map_name::AFFINITY, capacity.affinity),
     ] {
         loader.map_max_entries(map, size);
     }

@@ -208,7 +208,7 @@ mod tests {
             .into_iter()
             .map(|batches| {
                 let paths = Paths { pins: directory.path().join(batches.to_string()), cgroup: "/".into() };
-                let capacity = Capacity { frontends: 300, backends: 600, slots: 600, yields: 1 };
+                let capacity = Capacity { frontends: 300, backends: 600, slots: 600, ..Capacity::default() };
                 load::load_and_pin(&paths, &capacity).unwrap();
                 let maps = Maps::open(&paths.maps()).unwrap();
                 if !batches {

@@ -50,6 +50,33 @@ pub struct Capacity {
     pub slots: u32,
     /// UDP flows of the kernel to stand back from; takes memory only as they come.
     pub yields: u32,
+    /// Addresses of the node and of ClusterIPs.
+    pub addresses: u32,
+    /// Networks of pods and of ClusterIPs.
+    pub networks: u32,
+    /// Source ranges of all Services.
+    pub sources: u32,
+    /// Network namespaces whose sockets' addresses are known.
+    pub clients: u32,
+    /// Clients whose affinity to a Service is remembered; the one that came longest ago makes room for a further one.
+    pub affinity: u32,
+}
+
+impl Default for Capacity {
+    /// Room for a few thousand Services.
+    fn default() -> Self {
+        Self {
+            frontends: 4096,
+            backends: 16_384,
+            slots: 32_768,
+            yields: 32_768,
+            addresses: 8192,
+            networks: 256,
+            sources: 4096,
+            clients: 4096,
+            affinity: 65_536,
+        }
+    }
 }
 
 impl Capacity {
@@ -61,11 +88,12 @@ impl Capacity {
             (frontends + 1, backends + f.own_list().len(), sum + slots(f))
         });
         let roomy = |need: usize, least: u32| u32::try_from(need + need / 2).unwrap_or(u32::MAX / 4).max(least);
+        let least = Self::default();
         Self {
-            frontends: roomy(frontends, 4096),
-            backends: roomy(backends, 16_384),
-            slots: roomy(slots, 32_768),
-            yields: 32_768,
+            frontends: roomy(frontends, least.frontends),
+            backends: roomy(backends, least.backends),
+            slots: roomy(slots, least.slots),
+            ..least
         }
     }
 

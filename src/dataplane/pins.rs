@@ -143,7 +143,8 @@ mod tests {
         assert_eq!(found(maps, 7, 0), Pinned::Remains);
         assert_eq!(found(maps, 8, 0), Pinned::Complete);
         assert_eq!(found(maps, 8, 3), Pinned::Complete);
-        assert_eq!(found(maps - 1, 8, 3), Pinned::Damaged(vec!["map kpx_yield".to_owned()]));
+        let last = kpx_abi::map_name::ALL[maps - 1];
+        assert_eq!(found(maps - 1, 8, 3), Pinned::Damaged(vec![format!("map {last}")]));
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn removal_leaves_nothing() {
                 made.push((kind, pinned(kind, &entry.unwrap().path())));
             }
         }
-        assert_eq!(made.len(), 18);
+        assert!(made.len() > kpx_abi::map_name::ALL.len(), "{made:?}");
         for _ in 0..2 {
             Dataplane::remove(&ground.paths).unwrap();
             assert!(!ground.paths.pins.exists());
@@ -208,7 +208,7 @@ fn another_layout_and_another_cgroup_are_told() {
         drop(dataplane);
         let config = ground.paths.pins.join("maps/kpx_config");
         let mut value = vec!["99", "0", "0", "0"];
-        value.extend(["0"; 20]);
+        value.extend(vec!["0"; size_of::<kpx_abi::Config>() - value.len()]);
         let mut args = vec!["map", "update", "pinned", config.to_str().unwrap(), "key", "0", "0", "0", "0", "value"];
         args.extend(value);
         command::output("bpftool", args, None).unwrap();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::offset_of;
 
 use kpx_abi::{
-    Backend, Config, Entry, Frontend, FrontendKey, FrontendRef, List, Peer, Socket, Stats, YieldKey, YieldUntil,
-    map_name,
+    Addr, Affinity, AffinityKey, Backend, Client, Config, Entry, Frontend, FrontendKey, FrontendRef, List, NetworkKey,
+    Peer, Socket, SourceKey, Stats, YieldKey, YieldUntil, map_name,
 };
 
 const OBJECT: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/kpx.bpf.o"));
@@ -117,7 +117,10 @@ impl Btf {
     }
 
     fn size(&self, id: u32) -> usize {
-        let found = self.get(id);
+        self.size_of(self.get(id))
+    }
+
+    fn size_of(&self, found: &Type) -> usize {
         match found.kind {
             3 => self.size(found.array.0) * found.array.1 as usize,
             8..=11 | 14 => self.size(found.refers),
@@ -165,12 +168,19 @@ fn map_types_are_those_of_the_shared_crate() {
     let counter = (Vec::new(), 8);
     let key = layout!(FrontendKey { addr, port, proto, pad });
     let frontend = layout!(Frontend { key, service, cluster, local, flags, affinity });
-    let backend = layout!(Backend { addr, port, proto, state, service });
+    let backend = layout!(Backend { addr, port, proto, state, service, flags });
     let stats = layout!(Stats { connects, datagrams, refused, shadow, passed });
-    let config = layout!(Config { layout_version, mode, yield_ns, node_netns });
+    let config = layout!(Config { layout_version, mode, yield_ns, node_netns, options, snat_first, snat_last });
     let peer = layout!(Peer { frontend, backend, frontend_port, backend_port });
     let socket = layout!(Socket { lock, pad, entries });
     let yield_key = layout!(YieldKey { addr, port, source_port });
+    let affinity_key = layout!(AffinityKey { client, service });
+    let address = (Vec::new(), size_of::<Addr>());
+    // aya's keys of longest-prefix maps have all that follows the prefix in one field.
+    let prefixed = |size| (vec![("prefix_len".to_owned(), 0, 4), ("data".to_owned(), 4, size - 4)], size);
+    let (network, source) = (prefixed(size_of::<NetworkKey>()), prefixed(size_of::<SourceKey>()));
+    // A set of bits is a struct around a word.
+    let bits = (vec![("__0".to_owned(), 0, 4)], 4);
     // Map type (enum bpf_map_type), key, value.
     let expected = BTreeMap::from([
         (map_name::CONFIG, (2, word.clone(), config)),
@@ -179,10 +189,15 @@ fn map_types_are_those_of_the_shared_crate() {
         (map_name::SLOTS, (2, word.clone(), word.clone())),
         (map_name::BACKENDS, (2, word.clone(), backend)),
         (map_name::STATS, (2, word.clone(), stats)),
-        (map_name::REASONS, (6, word.clone(), counter)),
+        (map_name::REASONS, (6, word.clone(), counter.clone())),
         (map_name::PEERS, (24, word.clone(), peer)),
         (map_name::SOCKETS, (24, word, socket)),
         (map_name::YIELD, (1, yield_key, layout!(YieldUntil { until_ns }))),
+        (map_name::ADDRESSES, (1, address, bits.clone())),
+        (map_name::NETWORKS, (11, network, bits)),
+        (map_name::SOURCES, (11, source, (Vec::new(), 1))),
+        (map_name::CLIENTS, (1, counter, layout!(Client { v4, v6 }))),
+        (map_name::AFFINITY, (9, affinity_key, layout!(Affinity { last_ns, backend, pad }))),
     ]);
     let maps = btf.0.iter().find(|t| t.kind == 15 && t.name == ".maps").expect("the object has maps");
     let mut seen = BTreeSet::new();
@@ -200,7 +215,7 @@ fn map_types_are_those_of_the_shared_crate() {
         assert_eq!(number, *kind, "type of {name}");
         for (side, id, expected) in [("key", member("key"), key), ("value", member("value"), value)] {
             let found = btf.target(id);
-            assert_eq!((btf.layout(found), found.refers as usize), *expected, "{side} of {name}");
+            assert_eq!((btf.layout(found), btf.size_of(found)), *expected, "{side} of {name}");
         }
         seen.insert(name.to_owned());
     }
@@ -215,6 +230,10 @@ fn nested_types_are_those_of_the_shared_crate() {
     assert_eq!(layout("List"), layout!(List { base, count }));
     let entry = layout!(Entry { last_ns, frontend, backend, frontend_port, backend_port, state, backend_id, pad });
     assert_eq!(layout("Entry"), entry);
+    let source = btf.layout(btf.named("Source"));
+    let after_prefix = |(name, offset, size): (String, usize, usize)| (name, offset - 4, size);
+    let (expected, _) = layout!(SourceKey { service, addr });
+    assert_eq!(source, expected.into_iter().map(after_prefix).collect::<Vec<_>>());
     assert_eq!(btf.named("bpf_spin_lock").refers as usize, size_of::<kpx_abi::bpf_spin_lock>());
 }
 

@@ -13,17 +13,45 @@
 #[cfg(any(test, feature = "user"))]
 extern crate std;
 
+/// The methods of a set of bits.
+macro_rules! bits {
+    ($name:ident) => {
+        impl $name {
+            /// This with those of `other`, if `on`, and without them otherwise.
+            #[must_use]
+            #[inline(always)]
+            pub const fn with(self, other: Self, on: bool) -> Self {
+                if on { Self(self.0 | other.0) } else { Self(self.0 & !other.0) }
+            }
+
+            /// Whether all of `other` are set.
+            #[inline(always)]
+            pub const fn has(self, other: Self) -> bool {
+                self.0 & other.0 == other.0
+            }
+        }
+    };
+}
+
+mod addr;
+mod config;
 mod flow;
 mod lookup;
+mod node;
+mod reason;
 mod socket;
 mod types;
 #[cfg(feature = "user")]
 mod user;
 
+pub use addr::{Addr, flow_hash, is_loopback, is_stand_in, is_v4, owner, same, stand_in, unspecified};
+pub use config::{Config, LAYOUT_VERSION, Mode, Options, map_name};
 pub use flow::{Datagram, Known, datagram};
-pub use lookup::{ATTEMPTS, Maps, Verdict, keeps, list, lookup};
+pub use lookup::{ATTEMPTS, DropReason, Maps, Origin, Request, Verdict, keeps, list, lookup};
+pub use node::{AddressFlags, Affinity, AffinityKey, Client, NetworkFlags, NetworkKey, SourceKey};
+pub use reason::Reason;
 pub use socket::{Entry, EntryState, Socket, bpf_spin_lock};
 pub use types::{
-    Backend, BackendState, Config, Exposure, Flags, Frontend, FrontendKey, FrontendRef, LAYOUT_VERSION, List, Mode,
-    Peer, Reason, Stats, YieldKey, YieldUntil, map_name,
+    Backend, BackendFlags, BackendState, Exposure, Flags, Frontend, FrontendKey, FrontendRef, List, Peer, Stats,
+    YieldKey, YieldUntil,
 };

@@ -1,99 +1,16 @@
-//! The keys and values of the maps.
+//! The keys and values of the maps of Services and of sockets.
 
-/// Version of the layout of all maps; a change to any type of this crate raises it.
-pub const LAYOUT_VERSION: u32 = 1;
-
-/// Names of the maps: at most 15 characters, the kernel's limit.
-pub mod map_name {
-    /// [`Config`](super::Config), one entry.
-    pub const CONFIG: &str = "kpx_config";
-    /// [`FrontendKey`](super::FrontendKey) → [`FrontendRef`](super::FrontendRef).
-    pub const INDEX: &str = "kpx_index";
-    /// [`Frontend`](super::Frontend) by entry number.
-    pub const FRONTENDS: &str = "kpx_frontends";
-    /// Backend ids; a list is a contiguous range.
-    pub const SLOTS: &str = "kpx_slots";
-    /// [`Backend`](super::Backend) by id.
-    pub const BACKENDS: &str = "kpx_backends";
-    /// [`Stats`](super::Stats) by service id.
-    pub const STATS: &str = "kpx_stats";
-    /// Counters by [`Reason`](super::Reason), per CPU.
-    pub const REASONS: &str = "kpx_reasons";
-    /// [`Peer`](super::Peer) by socket: connected sockets.
-    pub const PEERS: &str = "kpx_peers";
-    /// [`Socket`](crate::Socket) by socket: unconnected UDP.
-    pub const SOCKETS: &str = "kpx_sockets";
-    /// [`YieldKey`](super::YieldKey) → [`YieldUntil`](super::YieldUntil).
-    pub const YIELD: &str = "kpx_yield";
-
-    /// All of them, in the order in which they are created.
-    pub const ALL: [&str; 10] = [CONFIG, INDEX, FRONTENDS, SLOTS, BACKENDS, STATS, REASONS, PEERS, SOCKETS, YIELD];
-}
-
-/// What the programs do with a packet of a Service that they could translate.
-///
-/// Stored as the `u32` [`Config::mode`]. All values fit one byte, so that a switch of mode changes one byte and no reader
-/// can see anything but the old or the new mode, whatever the granularity of the kernel's copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Mode {
-    /// Nothing is looked up; replies of sockets translated earlier are still restored.
-    Off = 0,
-    /// Count what would be done, remember which UDP flows the kernel has, change nothing.
-    Shadow = 1,
-    /// Translate, except UDP flows that the kernel already carries.
-    Active = 2,
-    /// Translate only the datagrams of sockets whose flow is translated already; nothing new.
-    Drain = 3,
-}
-
-impl Mode {
-    /// All modes, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Off, Self::Shadow, Self::Active, Self::Drain];
-
-    /// The mode with this number; an unknown number is [`Mode::Off`], which harms nobody.
-    #[inline(always)]
-    pub const fn from_number(number: u32) -> Self {
-        match number {
-            1 => Self::Shadow,
-            2 => Self::Active,
-            3 => Self::Drain,
-            _ => Self::Off,
-        }
-    }
-
-    /// The lower-case name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Shadow => "shadow",
-            Self::Active => "active",
-            Self::Drain => "drain",
-        }
-    }
-}
-
-/// The one entry of `kpx_config`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Config {
-    /// [`LAYOUT_VERSION`] of whoever made the maps.
-    pub layout_version: u32,
-    /// A [`Mode`].
-    pub mode: u32,
-    /// How long after its last datagram the kernel's conntrack keeps a UDP flow, nanoseconds (the larger of
-    /// `nf_conntrack_udp_timeout` and `nf_conntrack_udp_timeout_stream`, and a margin).
-    pub yield_ns: u64,
-    /// Cookie of the node's own network namespace (`SO_NETNS_COOKIE`, Linux 5.14); 0 where unknown.
-    pub node_netns: u64,
-}
+use crate::Addr;
 
 /// Key of `kpx_index`: where a packet is sent to.
+///
+/// A NodePort has the unspecified address of its family (IPv4: `::ffff:0.0.0.0`); it answers on every address that
+/// `kpx_addresses` marks as [`NODEPORT`](crate::AddressFlags::NODEPORT).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C, align(4))]
 pub struct FrontendKey {
-    /// Address, network byte order; IPv4 as `::ffff:a.b.c.d`, so that one map serves both families and v4-mapped sockets.
-    pub addr: [u8; 16],
+    /// Address.
+    pub addr: Addr,
     /// Port, network byte order.
     pub port: u16,
     /// IANA protocol number.
@@ -105,7 +22,7 @@ pub struct FrontendKey {
 impl FrontendKey {
     /// A key from a port in network byte order.
     #[inline(always)]
-    pub const fn new(addr: [u8; 16], port: u16, proto: u8) -> Self {
+    pub const fn new(addr: Addr, port: u16, proto: u8) -> Self {
         Self { addr, port, proto, pad: 0 }
     }
 }
@@ -149,6 +66,7 @@ pub enum Exposure {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Flags(pub u32);
+bits!(Flags);
 
 impl Flags {
     /// The two bits of an [`Exposure`].
@@ -161,6 +79,14 @@ impl Flags {
     pub const EMPTY_DROPS: Self = Self(1 << 4);
     /// Clients that are no pods are masqueraded.
     pub const MASQUERADE_OFF_CLUSTER: Self = Self(1 << 5);
+    /// Every client is masqueraded.
+    pub const MASQUERADE_ALWAYS: Self = Self(1 << 6);
+    /// Only clients of the service's ranges in `kpx_sources` are let in.
+    pub const SOURCE_RANGES: Self = Self(1 << 7);
+    /// The lists are Maglev tables: a hash of the flow picks the slot, so that every node picks the same backend.
+    pub const MAGLEV: Self = Self(1 << 8);
+    /// Backends on other nodes answer the client directly.
+    pub const DSR: Self = Self(1 << 9);
 
     /// These flags and the exposure.
     #[must_use]
@@ -178,18 +104,6 @@ impl Flags {
             _ => Exposure::ClusterIp,
         }
     }
-
-    /// These flags and those of `other`, if `on`.
-    #[must_use]
-    pub const fn with(self, other: Self, on: bool) -> Self {
-        if on { Self(self.0 | other.0) } else { self }
-    }
-
-    /// Whether all flags of `other` are set.
-    #[inline(always)]
-    pub const fn has(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
 }
 
 /// Value of `kpx_frontends`.
@@ -201,7 +115,8 @@ impl Flags {
 pub struct Frontend {
     /// The key that leads here, to check it by.
     pub key: FrontendKey,
-    /// Service id: number of the counters in `kpx_stats`, the same for the frontend's whole life; 0 is none.
+    /// Service id: one Service port, whatever frontends it has. It numbers the counters in `kpx_stats` and owns backends,
+    /// affinity and source ranges; the same for the frontend's whole life; 0 is none.
     pub service: u32,
     /// Backends for the Cluster policy; empty where no traffic uses it.
     pub cluster: List,
@@ -225,20 +140,37 @@ pub enum BackendState {
     Gone = 2,
 }
 
+/// What is known of a backend, as bits of [`Backend::flags`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct BackendFlags(pub u32);
+bits!(BackendFlags);
+
+impl BackendFlags {
+    /// The service's list for the Cluster policy names it.
+    pub const IN_CLUSTER: Self = Self(1);
+    /// The service's list for the Local policy names it.
+    pub const IN_LOCAL: Self = Self(1 << 1);
+    /// It runs on this node.
+    pub const ON_NODE: Self = Self(1 << 2);
+}
+
 /// Value of `kpx_backends`: an endpoint of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Backend {
-    /// Address, network byte order; IPv4 as `::ffff:a.b.c.d`.
-    pub addr: [u8; 16],
+    /// Address.
+    pub addr: Addr,
     /// Port, network byte order.
     pub port: u16,
     /// IANA protocol number.
     pub proto: u8,
     /// A [`BackendState`].
     pub state: u8,
-    /// Service id of the frontend it belongs to, to check a slot by.
+    /// Service id that it belongs to, to check a slot by.
     pub service: u32,
+    /// What is known of it.
+    pub flags: BackendFlags,
 }
 
 impl Backend {
@@ -297,89 +229,4 @@ pub struct YieldKey {
 pub struct YieldUntil {
     /// `CLOCK_MONOTONIC` nanoseconds until which the kernel keeps the flow if nothing more is sent.
     pub until_ns: u64,
-}
-
-/// Why a program did what it did; index into `kpx_reasons`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
-pub enum Reason {
-    /// The destination is no frontend.
-    NotService = 0,
-    /// TCP connect translated.
-    TcpConnect = 1,
-    /// UDP connect translated.
-    UdpConnect = 2,
-    /// Datagram translated to a newly chosen backend.
-    UdpFirst = 3,
-    /// Datagram translated to the backend the socket had.
-    UdpKept = 4,
-    /// Source of a received datagram restored to the frontend.
-    ReplyRestored = 5,
-    /// Peer name restored to the frontend.
-    PeerRestored = 6,
-    /// Refused: no backend.
-    Refused = 7,
-    /// No backend, and the refusal left to the kernel's rules.
-    RefusalPassed = 8,
-    /// No local backend: the kernel's rules drop it.
-    DropPassed = 9,
-    /// Shadow mode: would have been translated or refused.
-    Shadow = 10,
-    /// Datagram of a flow that the kernel carries, left to it.
-    Yielded = 11,
-    /// Drain mode: new, so left to the kernel.
-    DrainPassed = 12,
-    /// A change was met half-way and the lookup repeated.
-    Retried = 13,
-    /// The lookup met changes at every attempt, and the packet was left to the kernel.
-    Missed = 14,
-    /// The socket's storage could not be had; replies will show the backend.
-    NoStorage = 15,
-}
-
-impl Reason {
-    /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 16;
-
-    /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::NotService,
-        Self::TcpConnect,
-        Self::UdpConnect,
-        Self::UdpFirst,
-        Self::UdpKept,
-        Self::ReplyRestored,
-        Self::PeerRestored,
-        Self::Refused,
-        Self::RefusalPassed,
-        Self::DropPassed,
-        Self::Shadow,
-        Self::Yielded,
-        Self::DrainPassed,
-        Self::Retried,
-        Self::Missed,
-        Self::NoStorage,
-    ];
-
-    /// The name, lower case with underscores.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotService => "not_service",
-            Self::TcpConnect => "tcp_connect",
-            Self::UdpConnect => "udp_connect",
-            Self::UdpFirst => "udp_first",
-            Self::UdpKept => "udp_kept",
-            Self::ReplyRestored => "reply_restored",
-            Self::PeerRestored => "peer_restored",
-            Self::Refused => "refused",
-            Self::RefusalPassed => "refusal_passed",
-            Self::DropPassed => "drop_passed",
-            Self::Shadow => "shadow",
-            Self::Yielded => "yielded",
-            Self::DrainPassed => "drain_passed",
-            Self::Retried => "retried",
-            Self::Missed => "missed",
-            Self::NoStorage => "no_storage",
-        }
-    }
 }

@@ -1,6 +1,9 @@
 //! The map types as plain old data, for user space.
 
-use crate::{Backend, Config, Frontend, FrontendKey, FrontendRef, Peer, Socket, Stats, YieldKey, YieldUntil};
+use crate::{
+    AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Frontend, FrontendKey, FrontendRef, NetworkFlags,
+    NetworkKey, Peer, Socket, SourceKey, Stats, YieldKey, YieldUntil,
+};
 
 macro_rules! pod {
     ($($name:ty),+ $(,)?) => {
@@ -18,20 +21,44 @@ macro_rules! pod {
             /// Sizes as the sum of the fields' sizes: an implicit padding byte would make a type larger.
             #[test]
             fn no_type_has_hidden_padding() {
-                assert_eq!(size_of::<Config>(), 4 + 4 + 8 + 8);
+                assert_eq!(size_of::<Config>(), 4 + 4 + 8 + 8 + 4 + 2 + 2);
                 assert_eq!(size_of::<FrontendKey>(), 16 + 2 + 1 + 1);
                 assert_eq!(size_of::<FrontendRef>(), 4);
                 assert_eq!(size_of::<Frontend>(), 20 + 4 + 8 + 8 + 4 + 4);
-                assert_eq!(size_of::<Backend>(), 16 + 2 + 1 + 1 + 4);
+                assert_eq!(size_of::<Backend>(), 16 + 2 + 1 + 1 + 4 + 4);
                 assert_eq!(size_of::<Stats>(), 5 * 8);
                 assert_eq!(size_of::<Peer>(), 16 + 16 + 2 + 2);
                 assert_eq!(size_of::<crate::Entry>(), 8 + 16 + 16 + 2 + 2 + 4 + 4 + 4);
                 assert_eq!(size_of::<Socket>(), 4 + 4 + Socket::ENTRIES * 56);
                 assert_eq!(size_of::<YieldKey>(), 16 + 2 + 2);
                 assert_eq!(size_of::<YieldUntil>(), 8);
+                assert_eq!(size_of::<NetworkKey>(), 4 + 16);
+                assert_eq!(size_of::<SourceKey>(), 4 + 4 + 16);
+                assert_eq!(size_of::<Client>(), 16 + 16);
+                assert_eq!(size_of::<AffinityKey>(), 16 + 4);
+                assert_eq!(size_of::<Affinity>(), 8 + 4 + 4);
+                assert_eq!((size_of::<AddressFlags>(), size_of::<NetworkFlags>()), (4, 4));
             }
         }
     };
 }
 
-pod!(Backend, Config, Frontend, FrontendKey, FrontendRef, Peer, Socket, Stats, YieldKey, YieldUntil);
+pod!(
+    AddressFlags,
+    Affinity,
+    AffinityKey,
+    Backend,
+    Client,
+    Config,
+    Frontend,
+    FrontendKey,
+    FrontendRef,
+    NetworkFlags,
+    NetworkKey,
+    Peer,
+    Socket,
+    SourceKey,
+    Stats,
+    YieldKey,
+    YieldUntil
+);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kpx_abi::{Backend, Frontend, FrontendKey, List, Maps};
+use kpx_abi::{Addr, AddressFlags, Affinity, AffinityKey, Backend, Frontend, FrontendKey, List, Maps, NetworkFlags};
 
 use super::plan::Op;
 use super::wanted::Endpoint;
@@ -126,5 +126,21 @@ impl Maps for Image {
 
     fn backend(&self, id: u32) -> Option<&Backend> {
         self.backends.get(id as usize)
+    }
+
+    fn address(&self, _: &Addr) -> AddressFlags {
+        AddressFlags::default()
+    }
+
+    fn network(&self, _: &Addr) -> NetworkFlags {
+        NetworkFlags::default()
+    }
+
+    fn source(&self, _: u32, _: &Addr) -> bool {
+        false
+    }
+
+    fn affinity(&self, _: &AffinityKey) -> Option<Affinity> {
+        None
     }
 }

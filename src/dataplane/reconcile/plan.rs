@@ -229,7 +229,8 @@ impl Planner {
                     let id = self.number(Pool::Backends, image)?;
                     let (addr, port) = *endpoint;
                     let state = BackendState::Active as u8;
-                    let backend = Backend { addr, port, proto: key.proto, state, service };
+                    let flags = kpx_abi::BackendFlags::default();
+                    let backend = Backend { addr, port, proto: key.proto, state, service, flags };
                     draft.unreachable.push(Op::PutBackend { id, backend });
                     draft.changes.backends_added += 1;
                     ids.insert(*endpoint, id);

@@ -1,6 +1,6 @@
 //! What a plan promises, tried on arbitrary tables.
 
-use kpx_abi::{Flags, Verdict, lookup};
+use kpx_abi::{Flags, Origin, Request, Verdict, lookup};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
@@ -59,11 +59,12 @@ fn no_hole(image: &Image, old: &BTreeMap<FrontendKey, Wanted>, new: &BTreeMap<Fr
                     .filter_map(|t| t.get(key))
                     .any(|w| w.cluster.iter().chain(&w.local).any(|e| e == endpoint))
             };
-            match lookup(image, key, random, || panic!("an attempt met a hole")) {
+            let request = Request { key: *key, origin: Origin::Pod, client: [1; 16], random, hash: random, now_ns: 0 };
+            match lookup(image, &request, || panic!("an attempt met a hole")) {
                 Verdict::Backend { backend, .. } => assert!(known(&(backend.addr, backend.port))),
                 Verdict::NotService => assert!(!old.contains_key(key) || !new.contains_key(key)),
                 Verdict::Reject { .. } | Verdict::Drop { .. } => {}
-                Verdict::Missed => panic!("a lookup missed"),
+                other => panic!("{other:?}"),
             }
         }
     }

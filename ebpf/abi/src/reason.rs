@@ -1,0 +1,94 @@
+//! Why a program did what it did.
+
+/// Why a program did what it did; index into `kpx_reasons`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Reason {
+    /// The destination is no frontend.
+    NotService = 0,
+    /// TCP connect translated.
+    TcpConnect = 1,
+    /// UDP connect translated.
+    UdpConnect = 2,
+    /// Datagram translated to a newly chosen backend.
+    UdpFirst = 3,
+    /// Datagram translated to the backend the socket had.
+    UdpKept = 4,
+    /// Source of a received datagram restored to the frontend.
+    ReplyRestored = 5,
+    /// Peer name restored to the frontend.
+    PeerRestored = 6,
+    /// Refused: no backend.
+    Refused = 7,
+    /// No backend, and the refusal left to the kernel's rules.
+    RefusalPassed = 8,
+    /// No local backend: the kernel's rules drop it.
+    DropPassed = 9,
+    /// Shadow mode: would have been translated or refused.
+    Shadow = 10,
+    /// Datagram of a flow that the kernel carries, left to it.
+    Yielded = 11,
+    /// Drain mode: new, so left to the kernel.
+    DrainPassed = 12,
+    /// A change was met half-way and the lookup repeated.
+    Retried = 13,
+    /// The lookup met changes at every attempt, and the packet was left to the kernel.
+    Missed = 14,
+    /// The socket's storage could not be had; replies will show the backend.
+    NoStorage = 15,
+    /// Source ranges, and the client's address is not known: left to whoever sees the packet.
+    Deferred = 16,
+    /// Binding a NodePort refused.
+    BindRefused = 17,
+}
+
+impl Reason {
+    /// Number of reasons, size of `kpx_reasons`.
+    pub const COUNT: usize = 18;
+
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::NotService,
+        Self::TcpConnect,
+        Self::UdpConnect,
+        Self::UdpFirst,
+        Self::UdpKept,
+        Self::ReplyRestored,
+        Self::PeerRestored,
+        Self::Refused,
+        Self::RefusalPassed,
+        Self::DropPassed,
+        Self::Shadow,
+        Self::Yielded,
+        Self::DrainPassed,
+        Self::Retried,
+        Self::Missed,
+        Self::NoStorage,
+        Self::Deferred,
+        Self::BindRefused,
+    ];
+
+    /// The name, lower case with underscores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotService => "not_service",
+            Self::TcpConnect => "tcp_connect",
+            Self::UdpConnect => "udp_connect",
+            Self::UdpFirst => "udp_first",
+            Self::UdpKept => "udp_kept",
+            Self::ReplyRestored => "reply_restored",
+            Self::PeerRestored => "peer_restored",
+            Self::Refused => "refused",
+            Self::RefusalPassed => "refusal_passed",
+            Self::DropPassed => "drop_passed",
+            Self::Shadow => "shadow",
+            Self::Yielded => "yielded",
+            Self::DrainPassed => "drain_passed",
+            Self::Retried => "retried",
+            Self::Missed => "missed",
+            Self::NoStorage => "no_storage",
+            Self::Deferred => "deferred",
+            Self::BindRefused => "bind_refused",
+        }
+    }
+}
