@@ -4,6 +4,7 @@
 
 mod capture;
 mod cli;
+mod conformance;
 mod dataplane;
 mod iptables;
 mod kube;

@@ -13,18 +13,24 @@ use crate::model::Family;
 
 /// The rules of one family and variant, as `iptables-save` printed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rules {
+pub struct Rules {
     /// Family.
-    pub(super) family: Family,
+    pub family: Family,
     /// Variant.
-    pub(super) variant: Variant,
+    pub variant: Variant,
     /// The text.
-    pub(super) text: Vec<u8>,
+    pub text: Vec<u8>,
+}
+
+/// Makes these the rules of the thread's network namespace, with the nfacct objects that they name.
+pub fn load(rules: &[Rules]) -> Result<(), LabError> {
+    make_nfacct(&rules.iter().flat_map(Rules::nfacct).collect())?;
+    rules.iter().try_for_each(Rules::restore)
 }
 
 impl Rules {
     /// The restore program for these.
-    pub(super) const fn program(&self) -> &'static str {
+    const fn program(&self) -> &'static str {
         match (self.family, self.variant) {
             (Family::V4, Variant::Legacy) => "iptables-legacy-restore",
             (Family::V4, Variant::Nft) => "iptables-nft-restore",
@@ -34,7 +40,7 @@ impl Rules {
     }
 
     /// The names of nfacct objects that the rules want, in order.
-    pub(super) fn nfacct(&self) -> BTreeSet<String> {
+    fn nfacct(&self) -> BTreeSet<String> {
         let finder = memchr::memmem::Finder::new(b"--nfacct-name ");
         finder
             .find_iter(&self.text)
@@ -52,7 +58,7 @@ impl Rules {
     }
 
     /// Restores them.
-    pub(super) fn restore(&self) -> Result<(), LabError> {
+    fn restore(&self) -> Result<(), LabError> {
         command::output(self.program(), ["--counters", "--wait", "10"], Some(&self.text))?;
         Ok(())
     }
@@ -74,7 +80,7 @@ const ATTR_NAME: u16 = 1;
 const FLAGS: u16 = 0x001 | 0x004 | 0x400;
 
 /// Makes nfacct objects; one that is there already stays.
-pub(super) fn make_nfacct(names: &BTreeSet<String>) -> Result<(), LabError> {
+fn make_nfacct(names: &BTreeSet<String>) -> Result<(), LabError> {
     if names.is_empty() {
         return Ok(());
     }

@@ -155,13 +155,8 @@ impl Lab {
         fs_err::create_dir(self.clients())?;
         build_namespaces(spec)?;
         netns::inside(&names.node(), || {
-            let mut wanted = BTreeSet::new();
-            for rules in &spec.rules {
-                wanted.extend(rules.nfacct());
-            }
-            rules::make_nfacct(&wanted)?;
             rules::restore_ipsets(&spec.ipsets)?;
-            spec.rules.iter().try_for_each(rules::Rules::restore)
+            rules::load(&spec.rules)
         })?;
         self.start_backends(spec)?;
         self.try_paths(spec);

@@ -1,4 +1,5 @@
-//! `cargo xtask generate`: completions and man pages, from the command line's own definition.
+//! `cargo xtask generate`: completions and man pages, from the command line's own definition, and the table of
+//! conformance, from the tests' data.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,9 @@ pub(crate) struct Args {
 
 /// Shells with their completion file's name as packages install it.
 const SHELLS: [(&str, &str); 3] = [("bash", "kpx.bash"), ("zsh", "_kpx"), ("fish", "kpx.fish")];
+
+/// The table of conformance.
+const CONFORMANCE: &str = "docs/conformance.md";
 
 /// Path below the project → content.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -71,12 +75,29 @@ fn wanted() -> Result<Files> {
     }
     cmd(&kpx, ["man".into(), pages.clone().into_os_string()]).read()?;
     files.extend(files_of(&pages, Path::new("man"))?);
+    files.extend(conformance()?);
     Ok(files)
+}
+
+/// The table of conformance; as committed where the recordings that it speaks of are not there.
+fn conformance() -> Result<Option<(PathBuf, Vec<u8>)>> {
+    let document = root().join("target/generated/conformance.md");
+    if document.exists() {
+        fs_err::remove_file(&document)?;
+    }
+    let test = ["test", "--locked", "--workspace", "--test", "kpx", "conformance::document::is_fresh", "--", "--exact"];
+    cmd("cargo", test).env("KPX_CONFORMANCE_DOCUMENT", &document).read()?;
+    let fresh = if document.exists() { document } else { root().join(CONFORMANCE) };
+    fresh.exists().then(|| Ok((CONFORMANCE.into(), fs_err::read(fresh)?))).transpose()
 }
 
 fn there() -> Result<Files> {
     let mut files = files_of(&root().join("completions"), Path::new("completions"))?;
     files.extend(files_of(&root().join("man"), Path::new("man"))?);
+    let document = root().join(CONFORMANCE);
+    if document.exists() {
+        files.insert(CONFORMANCE.into(), fs_err::read(document)?);
+    }
     Ok(files)
 }
 
