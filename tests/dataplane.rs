@@ -1,7 +1,9 @@
 //! The dataplane, with real sockets in a namespace, a cgroup and a BPF filesystem of their own.
 
 mod agent;
+mod features;
 mod ground;
+mod hours;
 mod kernel_flows;
 mod lifecycle;
 mod live;

@@ -1,8 +1,11 @@
 //! What applications and backends see.
 
+use aya::sys::BpfHelper;
+use kpx::capture::command;
 use kpx::dataplane::{Mode, Reason};
 use kpx::model::{NoBackends, Policy, Protocol};
 
+use super::features;
 use super::ground::{Ground, cluster_ip, table};
 use super::server::Server;
 
@@ -142,6 +145,13 @@ fn connected_udp_knows_the_frontend_as_its_peer_until_it_connects_elsewhere() {
 fn without_backends_applications_see_what_a_reject_rule_shows() {
     Ground::with(|ground| {
         ground.route_frontends();
+        // What an older kernel cannot do at the socket is left to the rules, which a node has.
+        let (connects, datagrams) =
+            (features::has_helper(BpfHelper::BPF_FUNC_set_retval), features::tells_netns_cookie());
+        let complete = connects && datagrams;
+        if !complete && !reject_rules() {
+            return;
+        }
         let mut client = ground.agent();
         let dataplane = ground.dataplane(
             &table([
@@ -157,26 +167,33 @@ fn without_backends_applications_see_what_a_reject_rule_shows() {
         assert_eq!(client.ask("send s 10.96.0.10:53"), EPERM);
         assert_eq!(client.ask("connect s 10.96.0.10:53"), "ok", "connecting sends nothing that could be refused");
         let counters = dataplane.counters().unwrap();
-        assert_eq!((counters.of(Reason::Refused), counters.of(Reason::RefusalPassed)), (3, 1));
+        let refused = 2 * u64::from(connects) + u64::from(datagrams);
+        assert_eq!((counters.of(Reason::Refused), counters.of(Reason::RefusalPassed)), (refused, 4 - refused));
     });
+}
+
+/// The rules that kube-proxy writes for Services without endpoints; prints why there are none.
+fn reject_rules() -> bool {
+    if command::run("iptables", ["--version"], None).is_err() {
+        println!("skipped: no iptables");
+        return false;
+    }
+    for (program, vip, answer) in
+        [("iptables", "10.96.0.10", "icmp-port-unreachable"), ("ip6tables", "fd00:96::10", "icmp6-port-unreachable")]
+    {
+        let args = ["-A", "OUTPUT", "-d", vip, "-j", "REJECT", "--reject-with", answer];
+        command::output(program, args, None).expect("root can add a rule");
+    }
+    true
 }
 
 /// The oracle for the test above: the same calls against the rule that kube-proxy writes for a Service without endpoints.
 #[test]
 fn a_reject_rule_shows_just_that() {
     Ground::with(|ground| {
-        if kpx::capture::command::run("iptables", ["--version"], None).is_err() {
-            println!("skipped: no iptables");
-            return;
-        }
         ground.route_frontends();
-        let rules = [
-            ("iptables", "10.96.0.10", "icmp-port-unreachable"),
-            ("ip6tables", "fd00:96::10", "icmp6-port-unreachable"),
-        ];
-        for (program, vip, answer) in rules {
-            let args = ["-A", "OUTPUT", "-d", vip, "-j", "REJECT", "--reject-with", answer];
-            kpx::capture::command::output(program, args, None).unwrap();
+        if !reject_rules() {
+            return;
         }
         let mut client = ground.agent();
         assert_eq!(client.ask("tcp 10.96.0.10:80"), ECONNREFUSED);

@@ -1,11 +1,12 @@
-//! `cargo xtask generate`: completions and man pages, from the command line's own definition, and the table of
-//! conformance, from the tests' data.
+//! `cargo xtask generate`: completions and man pages, from the command line's own definition; the table of conformance,
+//! from the tests' data; the table of kernels, from what runs on them left.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::kernels::report;
 use crate::kpx;
 use crate::shell::{cmd, root, say};
 
@@ -76,6 +77,7 @@ fn wanted() -> Result<Files> {
     cmd(&kpx, ["man".into(), pages.clone().into_os_string()]).read()?;
     files.extend(files_of(&pages, Path::new("man"))?);
     files.extend(conformance()?);
+    files.insert(report::DOCUMENT.into(), report::document()?.into_bytes());
     Ok(files)
 }
 
@@ -98,6 +100,7 @@ fn there() -> Result<Files> {
     if document.exists() {
         files.insert(CONFORMANCE.into(), fs_err::read(document)?);
     }
+    files.insert(report::DOCUMENT.into(), fs_err::read(root().join(report::DOCUMENT))?);
     Ok(files)
 }
 

@@ -1,9 +1,10 @@
-//! Tasks of the project: `cargo xtask demo | test | ebpf | generate | bench`.
+//! Tasks of the project: `cargo xtask demo | test | vm | ebpf | generate | bench`.
 
 mod bench;
 mod demo;
 mod ebpf;
 mod generate;
+mod kernels;
 mod kpx;
 mod setup;
 mod shell;
@@ -27,6 +28,8 @@ enum Task {
     Demo(demo::Args),
     /// Do everything that CI does
     Test(test::Args),
+    /// Run a command in a virtual machine with another kernel
+    Vm(kernels::VmArgs),
     /// Build the eBPF object, or check that the committed one comes from its source
     Ebpf(ebpf::Args),
     /// Write completions and man pages from the command line's definition
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => kernels::vm(&args),
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -17,10 +17,28 @@ const TOOLS: [(&str, &str); 9] = [
     ("curl", "curl"),
 ];
 
-/// Installs what is missing. The error says what to install by hand.
+/// What test machines are made with.
+const MACHINE_TOOLS: [(&str, &str); 4] =
+    [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("xz", "xz-utils"), ("strip", "binutils")];
+
+/// The programs that tests use.
+pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
+    TOOLS.iter().map(|(program, _)| *program)
+}
+
+/// Installs what tests use and is missing. The error says what to install by hand.
 pub(crate) fn run(privilege: &Privilege) -> Result<()> {
+    install(&TOOLS, privilege)
+}
+
+/// The same for what test machines are made with.
+pub(crate) fn machines(privilege: &Privilege) -> Result<()> {
+    install(&MACHINE_TOOLS, privilege)
+}
+
+fn install(tools: &[(&str, &'static str)], privilege: &Privilege) -> Result<()> {
     let missing: Vec<&str> =
-        TOOLS.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
+        tools.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         say("nothing is missing");
         return Ok(());

@@ -25,12 +25,13 @@ pub(crate) fn say(text: &str) {
 pub(crate) struct Cmd {
     words: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    directory: PathBuf,
 }
 
 /// Starts a command line.
 pub(crate) fn cmd<I: IntoIterator<Item = S>, S: Into<OsString>>(program: impl Into<OsString>, args: I) -> Cmd {
     let words = std::iter::once(program.into()).chain(args.into_iter().map(Into::into)).collect();
-    Cmd { words, env: Vec::new() }
+    Cmd { words, env: Vec::new(), directory: root().to_owned() }
 }
 
 impl Cmd {
@@ -43,6 +44,18 @@ impl Cmd {
     /// The same with one more argument.
     pub(crate) fn arg(mut self, word: impl Into<OsString>) -> Self {
         self.words.push(word.into());
+        self
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn args<'a>(mut self, words: impl IntoIterator<Item = &'a str>) -> Self {
+        self.words.extend(words.into_iter().map(OsString::from));
+        self
+    }
+
+    /// The same in another directory than the project's.
+    pub(crate) fn dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = directory.into();
         self
     }
 
@@ -64,7 +77,7 @@ impl Cmd {
     #[expect(clippy::disallowed_types, reason = "this is the one place of xtask that runs programs")]
     fn build(&self) -> Command {
         let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).envs(self.env.iter().cloned()).current_dir(root());
+        command.args(&self.words[1..]).envs(self.env.iter().cloned()).current_dir(&self.directory);
         command
     }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::kernels::{self, Selection};
 use crate::setup;
 use crate::shell::{Privilege, cmd, in_ci, root, say, which};
 
@@ -16,6 +17,17 @@ pub(crate) struct Args {
     /// Install what optional stages need: the eBPF toolchain, cargo-deny [default: in CI]
     #[arg(long)]
     install: bool,
+    /// Run only the kernel's tests, on these kernels in virtual machines [default: 5.10 to the newest]
+    ///
+    /// A version is a series such as 6.1, a release, or newest.
+    #[arg(long, value_name = "VERSION", num_args = 0.., value_delimiter = ',', conflicts_with_all = ["keep_going", "install"])]
+    kernels: Option<Vec<String>>,
+    /// With --kernels: write what came out into docs/kernels.md
+    #[arg(long, requires = "kernels")]
+    record: bool,
+    /// With --kernels: names of tests, or parts of names [default: all that have to do with the kernel]
+    #[arg(last = true, value_name = "FILTER", requires = "kernels")]
+    filters: Vec<String>,
 }
 
 /// How a stage ended.
@@ -39,15 +51,20 @@ impl From<Result<()>> for Outcome {
 type Stage<'a> = (&'static str, Box<dyn Fn() -> Outcome + 'a>);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(versions) = &args.kernels {
+        let selection = Selection::of(versions, &args.filters, args.record);
+        return kernels::test(&selection, &kernels::prepare(&selection.versions)?);
+    }
     let privilege = Privilege::find();
     let install = args.install || in_ci();
-    let stages: [Stage<'_>; 8] = [
+    let stages: [Stage<'_>; 9] = [
         ("set-up", Box::new(|| set_up(&privilege))),
         ("toolchain", Box::new(|| toolchain().into())),
         ("fmt", Box::new(|| cargo(&["fmt", "--all", "--check"]))),
         ("clippy", Box::new(|| cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))),
         ("docs", Box::new(docs)),
         ("tests", Box::new(|| tests(&privilege).into())),
+        ("kernels", Box::new(usual_kernels)),
         ("ebpf", Box::new(|| ebpf(install))),
         ("deny", Box::new(|| deny(install))),
     ];
@@ -144,6 +161,15 @@ fn tests(privilege: &Privilege) -> Result<()> {
         Privilege::None(reason) => say(&format!("privileged tests will skip: {reason}")),
     }
     tests.run()
+}
+
+/// The dataplane on Debian's kernels. A machine that cannot have them says so.
+fn usual_kernels() -> Outcome {
+    let selection = Selection::usual();
+    match kernels::prepare(&selection.versions) {
+        Ok(found) => kernels::test(&selection, &found).into(),
+        Err(error) => Outcome::Skipped(format!("no other kernels here ({error:#})")),
+    }
 }
 
 /// Runs this very program again: the task is the same as by hand. Without its toolchain it compares hashes only, and says so.
