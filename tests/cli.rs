@@ -1,6 +1,6 @@
 //! The binary itself: screens, exit codes, streams.
 
-mod environment;
+pub(crate) mod environment;
 mod generated;
 mod help;
 mod maps;

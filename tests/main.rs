@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests print why they skip")]
 
+mod bpf;
 mod capture;
 mod cli;
 mod conformance;

@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::NlasIterator;
 use netlink_sys::Socket;
-use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use super::kernel::Part;
 
@@ -79,6 +79,9 @@ const NLM_F_DUMP: u16 = 0x300;
 /// Room for one datagram: the kernel fills at most 32 KiB in a dump.
 const DATAGRAM: usize = 1 << 16;
 
+/// How often a dump is repeated because its objects changed.
+const STEADY_TRIES: usize = 5;
+
 /// Room for the answers to one batch, which all come before the first is read.
 const ANSWERS: usize = 4 << 20;
 
@@ -102,6 +105,29 @@ impl Netlink {
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, ANSWERS)
             .map_err(|e| NetlinkError::Socket(e.into()))?;
         Ok(Some(Self { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0 }))
+    }
+
+    /// Opens a socket to rtnetlink: interfaces and traffic control.
+    pub fn route() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
+        socket.bind_auto().map_err(NetlinkError::Socket)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0 })
+    }
+
+    /// What `read` makes of each of all objects of a kind; asked again a few times if they change meanwhile.
+    pub fn dump_steady<T>(
+        &mut self,
+        request: &Request,
+        read: impl Fn(u16, &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        let mut tries = 0;
+        loop {
+            let mut found = Vec::new();
+            match self.dump(request, |kind, body| found.extend(read(kind, body))) {
+                Err(NetlinkError::Changed) if tries < STEADY_TRIES => tries += 1,
+                result => return result.map(|()| found),
+            }
+        }
     }
 
     /// Asks for all objects of a kind; `each` gets the type and body of each answer.

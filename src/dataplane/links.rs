@@ -46,7 +46,7 @@ fn look(path: &Path, cgroup_id: u64, paths: &Paths) -> Result<Link, DataplaneErr
         path: path.to_owned(),
         source,
     })?;
-    match info.cgroup_id {
+    match info.cgroup().0 {
         0 => Ok(Link::Loose),
         id if id == cgroup_id => Ok(Link::Attached),
         _ => Err(DataplaneError::OtherCgroup { link: path.to_owned(), cgroup: paths.cgroup.clone() }),

@@ -1,6 +1,7 @@
 //! Readers: raw state from [`crate::capture`] → typed state → [`crate::model::ServiceTable`]. One folder per source.
 
 pub mod bpf;
+pub mod btf;
 pub mod iptables;
 pub mod kube;
 pub mod nftables;

@@ -5,26 +5,26 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 
 /// What a run printed and how it ended.
-pub(super) struct Run {
-    pub(super) out: String,
-    pub(super) err: String,
-    pub(super) code: i32,
+pub(crate) struct Run {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: i32,
 }
 
 /// The binary with an environment of its own: no colour, no terminal, no settings of whoever runs the tests.
-pub(super) fn kpx() -> Command {
+pub(crate) fn kpx() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kpx"));
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
     command
 }
 
 /// Runs the binary with these arguments.
-pub(super) fn run<A: AsRef<std::ffi::OsStr>>(args: &[A]) -> Run {
+pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(args: &[A]) -> Run {
     finish(kpx().args(args))
 }
 
 /// Runs a prepared command.
-pub(super) fn finish(command: &mut Command) -> Run {
+pub(crate) fn finish(command: &mut Command) -> Run {
     let output = command.output().expect("the binary runs");
     Run {
         out: String::from_utf8(output.stdout).expect("kpx prints UTF-8"),
@@ -34,6 +34,6 @@ pub(super) fn finish(command: &mut Command) -> Run {
 }
 
 /// A file or folder of the project.
-pub(super) fn project(path: &str) -> PathBuf {
+pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

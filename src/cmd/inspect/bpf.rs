@@ -1,15 +1,15 @@
-//! `kpx inspect programs`, `maps` and `links`: the BPF objects of the host, kpx's own marked.
+//! `kpx inspect programs`, `maps` and `links`: the BPF objects of the host, and whose they are.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
+use super::listing::{Kind, Line, Listing, OWNER};
 use crate::capture::{BpfObjects, Captured, Item, Node};
 use crate::cmd::Context;
-use crate::inspect::bpf::{self, Link, Map as BpfMap, Program};
-use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, count, to_value};
+use crate::inspect::bpf::{self, Link, Map, Owner, Place, Program};
+use crate::ui::{Exit, Failure};
 
 const PROGRAM_EXAMPLES: &str = "\
 Examples:
@@ -24,8 +24,8 @@ Examples:
   kpx's own maps, how full they are and what they cost
     $ kpx inspect maps --ours
 
-  Ids of all maps, for bpftool
-    $ kpx inspect maps -o name";
+  Every map of the host, with what its entries are made of
+    $ kpx inspect maps -o wide";
 
 const LINK_EXAMPLES: &str = "\
 Examples:
@@ -34,9 +34,6 @@ Examples:
 
   Who else is attached to this host
     $ kpx inspect links -o wide";
-
-/// What kpx's own objects are called in a snapshot, which knows no pins.
-const PREFIX: &str = "kpx_";
 
 /// Arguments of `kpx inspect programs`.
 #[derive(Args, Debug)]
@@ -120,95 +117,90 @@ fn list(
     which: &Which,
     lines: Vec<Line>,
 ) -> Result<Exit, Failure> {
-    let lines = lines.into_iter().filter(|line| line.ours || !which.ours).collect();
+    let lines = lines.into_iter().filter(|line| line.is_ours() || !which.ours).collect();
     context.ui.report(&Listing { kind, lines, ours: which.ours, place: node.label() })?;
     Ok(Exit::Fine)
-}
-
-/// How one kind of object is listed.
-struct Kind {
-    list: &'static str,
-    noun: &'static str,
-    /// Headings; the first so many in a narrow table.
-    headings: &'static [&'static str],
-    narrow: usize,
-    right: &'static [&'static str],
 }
 
 const PROGRAMS: Kind = Kind {
     list: "BpfProgramList",
     noun: "program",
-    headings: &["NAME", "TYPE", "ATTACHED", "TAG", "MEMORY", "MAPS", "PINNED"],
-    narrow: 3,
-    right: &["ID", "MEMORY"],
+    headings: &["ID", OWNER, "NAME", "TYPE", "ATTACHED", "RUNS", "NS/RUN", "TAG", "MEMORY", "MAPS", "PINNED"],
+    narrow: 5,
+    right: &["ID", "RUNS", "NS/RUN", "MEMORY"],
 };
 
 const MAPS: Kind = Kind {
     list: "BpfMapList",
     noun: "map",
-    headings: &["NAME", "TYPE", "ENTRIES", "MAX", "MEMORY", "KEY", "VALUE", "PINNED"],
-    narrow: 5,
+    headings: &["ID", OWNER, "NAME", "TYPE", "ENTRIES", "MAX", "MEMORY", "KEY", "VALUE", "PINNED"],
+    narrow: 7,
     right: &["ID", "ENTRIES", "MAX", "MEMORY", "KEY", "VALUE"],
 };
 
 const LINKS: Kind = Kind {
     list: "BpfLinkList",
     noun: "link",
-    headings: &["TYPE", "PROGRAM", "HOOK", "CGROUP", "PINNED"],
-    narrow: 4,
+    headings: &["ID", OWNER, "TYPE", "PROGRAM", "HOOK", "ON", "PINNED"],
+    narrow: 6,
     right: &["ID"],
 };
-
-/// One object: its cells under the headings of its [`Kind`], and its JSON.
-struct Line {
-    id: u32,
-    ours: bool,
-    cells: Vec<String>,
-    item: Value,
-}
-
-impl Line {
-    fn new<T: Serialize>(id: u32, ours: bool, object: &T, cells: Vec<String>) -> Self {
-        let mut item = to_value(object);
-        item["ours"] = json!(ours);
-        Self { id, ours, cells, item }
-    }
-}
 
 fn paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
 }
 
+/// A number that may not be known.
 fn number<N: ToString>(number: Option<N>) -> String {
-    number.map_or_else(String::new, |number| number.to_string())
+    number.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string())
+}
+
+/// What stands for what is not known.
+const UNKNOWN: &str = "-";
+
+fn unknown() -> String {
+    UNKNOWN.to_owned()
 }
 
 fn joined(ids: &[u32]) -> String {
     ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// The owner of a recorded object: a snapshot knows no pins.
+fn recorded_owner(name: &str) -> Owner {
+    Owner::of(name, &[], false)
+}
+
 fn program(p: &Program) -> Line {
-    let attached = p.attached.iter().map(|at| at.hook.clone()).collect::<Vec<_>>().join(",");
+    let hooks: BTreeSet<&str> = p.attached.iter().map(|at| at.hook.as_str()).collect();
     let cells = vec![
+        p.id.to_string(),
+        p.owner.to_string(),
         p.name.clone(),
         p.kind.clone(),
-        attached,
+        hooks.into_iter().collect::<Vec<_>>().join(","),
+        number(p.runs),
+        number(p.run_time_ns.zip(p.runs).and_then(|(time, runs)| time.checked_div(runs))),
         p.tag.clone(),
         number(p.memory),
         joined(&p.maps),
         paths(&p.pinned),
     ];
-    Line::new(p.id, p.ours, p, cells)
+    Line::new(format!("program/{}", p.id), (p.owner, p.ours), p, cells)
 }
 
 fn recorded_program(p: &crate::capture::BpfProgram) -> Line {
-    let none = String::new;
-    let cells = vec![p.name.clone(), p.kind.clone(), none(), p.tag.clone(), none(), joined(&p.map_ids), none()];
-    Line::new(p.id, p.name.starts_with(PREFIX), p, cells)
+    let owner = recorded_owner(&p.name);
+    let [name, kind, tag] = [&p.name, &p.kind, &p.tag].map(Clone::clone);
+    let mut cells = vec![p.id.to_string(), owner.to_string(), name, kind, unknown(), unknown(), unknown(), tag];
+    cells.extend([unknown(), joined(&p.map_ids), unknown()]);
+    Line::new(format!("program/{}", p.id), (owner, owner == Owner::Kpx), p, cells)
 }
 
-fn map(m: &BpfMap) -> Line {
+fn map(m: &Map) -> Line {
     let cells = vec![
+        m.id.to_string(),
+        m.owner.to_string(),
         m.name.clone(),
         m.kind.clone(),
         number(m.entries),
@@ -218,68 +210,33 @@ fn map(m: &BpfMap) -> Line {
         m.value_size.to_string(),
         paths(&m.pinned),
     ];
-    Line::new(m.id, m.ours, m, cells)
+    Line::new(format!("map/{}", m.id), (m.owner, m.ours), m, cells)
 }
 
 fn recorded_map(m: &crate::capture::BpfMap) -> Line {
-    let none = String::new;
-    let [max, key, value] = [m.max_entries, m.key_size, m.value_size].map(|n| n.to_string());
-    let cells = vec![m.name.clone(), m.kind.clone(), none(), max, none(), key, value, none()];
-    Line::new(m.id, m.name.starts_with(PREFIX), m, cells)
+    let owner = recorded_owner(&m.name);
+    let [id, max, key, value] = [m.id, m.max_entries, m.key_size, m.value_size].map(|n| n.to_string());
+    let (name, kind) = (m.name.clone(), m.kind.clone());
+    let cells = vec![id, owner.to_string(), name, kind, unknown(), max, unknown(), key, value, unknown()];
+    Line::new(format!("map/{}", m.id), (owner, owner == Owner::Kpx), m, cells)
+}
+
+/// The cgroup or interface of a place.
+fn on(place: &Place) -> String {
+    let cgroup = place.cgroup.as_ref().map(|path| path.display().to_string());
+    cgroup.or_else(|| place.device.clone()).unwrap_or_else(unknown)
 }
 
 fn link(l: &Link) -> Line {
-    let hook = l.place.as_ref().map_or_else(String::new, |at| at.hook.clone());
-    let cgroup =
-        l.place.as_ref().and_then(|at| at.cgroup.as_ref()).map_or_else(String::new, |p| p.display().to_string());
-    Line::new(l.id, l.ours, l, vec![l.kind.clone(), l.program.clone(), hook, cgroup, paths(&l.pinned)])
+    let (hook, on) = l.place.as_ref().map_or_else(|| (unknown(), unknown()), |at| (at.hook.clone(), on(at)));
+    let (id, program) = (l.id.to_string(), l.program.clone());
+    let cells = vec![id, l.owner.to_string(), l.kind.clone(), program, hook, on, paths(&l.pinned)];
+    Line::new(format!("link/{}", l.id), (l.owner, l.ours), l, cells)
 }
 
 fn recorded_link(l: &crate::capture::BpfLink, objects: &BpfObjects) -> Line {
     let program = objects.programs.iter().find(|p| p.id == l.prog_id).map(|p| p.name.clone()).unwrap_or_default();
-    let none = String::new;
-    let ours = program.starts_with(PREFIX);
-    Line::new(l.id, ours, l, vec![l.kind.clone(), program, none(), none(), none()])
-}
-
-/// One kind of BPF object of a host.
-struct Listing {
-    kind: &'static Kind,
-    lines: Vec<Line>,
-    ours: bool,
-    place: String,
-}
-
-impl Report for Listing {
-    fn kind(&self) -> &'static str {
-        self.kind.list
-    }
-
-    fn items(&self) -> Vec<Value> {
-        self.lines.iter().map(|line| line.item.clone()).collect()
-    }
-
-    fn extra(&self) -> Map<String, Value> {
-        Map::from_iter([("read_from".to_owned(), json!(self.place))])
-    }
-
-    fn tables(&self, wide: bool) -> Vec<Table> {
-        let columns = if wide { self.kind.headings.len() } else { self.kind.narrow };
-        let headings: Vec<&'static str> =
-            ["ID", "OWNER"].into_iter().chain(self.kind.headings[..columns].iter().copied()).collect();
-        let mut table = Table::new(&headings).right(self.kind.right);
-        for line in &self.lines {
-            let owner = if line.ours { Cell::toned("kpx", Tone::Good) } else { Cell::toned("other", Tone::Quiet) };
-            let cells = line.cells[..columns].iter().map(|text| Cell::from(text.as_str()));
-            table.row([Cell::from(line.id.to_string()), owner].into_iter().chain(cells));
-        }
-        let total = count(self.lines.len(), self.kind.noun);
-        let ours = self.lines.iter().filter(|line| line.ours).count();
-        let of = if self.ours { " of kpx".to_owned() } else { format!(", {ours} of kpx") };
-        vec![table.footer(format!("{total}{of}, read from {}", self.place))]
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.lines.iter().map(|line| format!("{}/{}", self.kind.noun, line.id)).collect()
-    }
+    let owner = recorded_owner(&program);
+    let cells = vec![l.id.to_string(), owner.to_string(), l.kind.clone(), program, unknown(), unknown(), unknown()];
+    Line::new(format!("link/{}", l.id), (owner, owner == Owner::Kpx), l, cells)
 }

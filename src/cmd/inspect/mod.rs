@@ -1,7 +1,10 @@
 //! `kpx inspect`: what serves on a node.
 
+mod attached;
 mod backends;
 mod bpf;
+mod listing;
+mod map;
 mod services;
 
 use clap::Subcommand;
@@ -16,18 +19,27 @@ pub enum Inspect {
     Services(services::ServicesArgs),
     /// List backends and the Services that use them
     Backends(backends::BackendsArgs),
-    /// List BPF maps of the host, kpx's own marked
+    /// Show the entries of any BPF map of the host
+    Map(map::Args),
+    /// List BPF maps of the host, and whose they are
     Maps(bpf::MapsArgs),
-    /// List BPF programs of the host, kpx's own marked
+    /// List BPF programs of the host, and whose they are
     Programs(bpf::ProgramsArgs),
     /// List BPF links of the host, with their programs
     Links(bpf::LinksArgs),
+    /// List programs on the hooks of cgroups, in the order in which they run
+    Cgroups(attached::CgroupsArgs),
+    /// List programs on network interfaces: XDP, tcx, tc, netkit
+    Devices(attached::DevicesArgs),
 }
 
 pub(super) fn run(context: &mut Context, command: Inspect) -> Result<Exit, Failure> {
     match command {
         Inspect::Services(args) => services::run(context, &args),
         Inspect::Backends(args) => backends::run(context, &args),
+        Inspect::Map(args) => map::run(context, &args),
+        Inspect::Cgroups(args) => attached::cgroups(context, &args),
+        Inspect::Devices(args) => attached::devices(context, &args),
         Inspect::Maps(args) => bpf::maps(context, &args),
         Inspect::Programs(args) => bpf::programs(context, &args),
         Inspect::Links(args) => bpf::links(context, &args),

@@ -94,8 +94,26 @@ const LINKS: [&str; 15] = [
     "sockmap",
 ];
 
-/// The cgroup hooks of `enum bpf_attach_type`.
-const ATTACH_TYPES: [(u32, &str); 26] = [
+/// `BPF_TCX_INGRESS`.
+pub(super) const TCX_INGRESS: u32 = 46;
+/// `BPF_TCX_EGRESS`.
+pub(super) const TCX_EGRESS: u32 = 47;
+/// `BPF_NETKIT_PRIMARY`.
+pub(super) const NETKIT_PRIMARY: u32 = 54;
+/// `BPF_NETKIT_PEER`.
+pub(super) const NETKIT_PEER: u32 = 55;
+
+/// The hooks of interfaces and sockets among `enum bpf_attach_type`.
+const OTHER_HOOKS: [(u32, &str); 5] = [
+    (36, "sk_lookup"),
+    (TCX_INGRESS, "tcx_ingress"),
+    (TCX_EGRESS, "tcx_egress"),
+    (NETKIT_PRIMARY, "netkit_primary"),
+    (NETKIT_PEER, "netkit_peer"),
+];
+
+/// The hooks of cgroups among `enum bpf_attach_type`.
+const CGROUP_HOOKS: [(u32, &str); 29] = [
     (0, "ingress"),
     (1, "egress"),
     (2, "sock_create"),
@@ -119,9 +137,12 @@ const ATTACH_TYPES: [(u32, &str); 26] = [
     (31, "getsockname4"),
     (32, "getsockname6"),
     (34, "sock_release"),
-    (36, "sk_lookup"),
-    (46, "tcx_ingress"),
-    (47, "tcx_egress"),
+    (43, "lsm_cgroup"),
+    (49, "connect_unix"),
+    (50, "sendmsg_unix"),
+    (51, "recvmsg_unix"),
+    (52, "getpeername_unix"),
+    (53, "getsockname_unix"),
 ];
 
 fn name(table: &[&str], number: u32) -> String {
@@ -142,6 +163,11 @@ pub(super) fn link(number: u32) -> String {
 
 /// Name of a hook.
 pub(crate) fn attach_type(number: u32) -> String {
-    let known = ATTACH_TYPES.iter().find(|(n, _)| *n == number);
+    let known = CGROUP_HOOKS.iter().chain(&OTHER_HOOKS).find(|(n, _)| *n == number);
     known.map_or_else(|| format!("attach type {number}"), |(_, name)| (*name).to_owned())
+}
+
+/// Numbers and names of the hooks of cgroups.
+pub(super) fn cgroup_hooks() -> impl Iterator<Item = (u32, &'static str)> {
+    CGROUP_HOOKS.iter().copied()
 }

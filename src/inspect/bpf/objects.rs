@@ -3,21 +3,28 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use thiserror::Error;
 
-use super::names;
+use super::owner::Owner;
 use super::pinned::{self, Pins};
 use super::sys::{self, Kind};
+use super::{cgroups, devices, names};
+use crate::capture::netlink::NetlinkError;
 use crate::error::Hinted;
 
 /// Map types whose keys can be counted by walking through them.
 const COUNTABLE: [u32; 6] = [1, 5, 9, 10, 11, 13];
 /// `BPF_LINK_TYPE_CGROUP`.
 const CGROUP_LINK: u32 = 3;
+/// `BPF_LINK_TYPE_XDP`.
+const XDP_LINK: u32 = 6;
+/// `BPF_LINK_TYPE_TCX`.
+const TCX_LINK: u32 = 11;
+/// `BPF_LINK_TYPE_NETKIT`.
+const NETKIT_LINK: u32 = 13;
 
 /// What can go wrong with listing.
 #[derive(Debug, Error)]
@@ -40,13 +47,27 @@ pub enum BpfError {
         /// Why.
         source: io::Error,
     },
+    /// A cgroup does not tell what is attached to it.
+    #[error("cannot ask what is attached to {}", .cgroup.display())]
+    Cgroup {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Interfaces could not be listed.
+    #[error("cannot list what is attached to network interfaces")]
+    Devices(#[from] NetlinkError),
 }
 
 impl Hinted for BpfError {
     fn hints(&self) -> Vec<String> {
-        let (Self::List { source, .. } | Self::Info { source, .. }) = self;
+        let (Self::List { source, .. } | Self::Info { source, .. } | Self::Cgroup { source, .. }) = self else {
+            return Vec::new();
+        };
         match source.kind() {
-            io::ErrorKind::PermissionDenied => vec!["run as root: listing needs CAP_SYS_ADMIN".to_owned()],
+            io::ErrorKind::PermissionDenied => vec!["run as root: it needs CAP_SYS_ADMIN".to_owned()],
+            io::ErrorKind::NotFound => vec!["list what there is: kpx inspect cgroups".to_owned()],
             _ => Vec::new(),
         }
     }
@@ -73,7 +94,13 @@ pub struct Program {
     pub pinned: Vec<PathBuf>,
     /// Where it is attached by links.
     pub attached: Vec<Place>,
-    /// Whether it is one of this dataplane's.
+    /// How often it ran, since the kernel counts; `None` while it never has (`kernel.bpf_stats_enabled`).
+    pub runs: Option<u64>,
+    /// Time spent in it meanwhile, nanoseconds.
+    pub run_time_ns: Option<u64>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it is pinned where this dataplane is.
     pub ours: bool,
 }
 
@@ -98,7 +125,9 @@ pub struct Map {
     pub memory: Option<u64>,
     /// Where it is pinned.
     pub pinned: Vec<PathBuf>,
-    /// Whether it is one of this dataplane's.
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it is pinned where this dataplane is.
     pub ours: bool,
 }
 
@@ -113,30 +142,39 @@ pub struct Link {
     pub program_id: u32,
     /// The program's name.
     pub program: String,
-    /// Where it leads; `None` for types other than cgroup links.
+    /// Where it leads; `None` where the kernel does not tell, and once it is detached.
     pub place: Option<Place>,
     /// Where it is pinned.
     pub pinned: Vec<PathBuf>,
-    /// Whether it is one of this dataplane's.
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether it is pinned where this dataplane is.
     pub ours: bool,
 }
 
-/// A hook of a cgroup.
+/// A hook of a cgroup or of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// The hook, such as `connect4`.
     pub hook: String,
     /// Path of the cgroup; `None` if it is not below the root given, or gone.
     pub cgroup: Option<PathBuf>,
+    /// Name of the interface; `None` if it is in another network namespace.
+    pub device: Option<String>,
 }
 
-fn text(name: &[u8]) -> String {
+/// A text of the kernel: up to the first zero.
+pub(super) fn text(name: &[u8]) -> String {
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
     String::from_utf8_lossy(&name[..end]).into_owned()
 }
 
 /// Opens every object of a kind that is still there when its turn comes.
-fn each(kind: Kind, what: &'static str, mut visit: impl FnMut(u32, OwnedFd) -> io::Result<()>) -> Result<(), BpfError> {
+pub(super) fn each(
+    kind: Kind,
+    what: &'static str,
+    mut visit: impl FnMut(u32, OwnedFd) -> io::Result<()>,
+) -> Result<(), BpfError> {
     for id in sys::ids(kind).map_err(|source| BpfError::List { what, source })? {
         let failed = |source| BpfError::Info { what, id, source };
         if let Some(fd) = sys::by_id(kind, id).map_err(failed)? {
@@ -150,6 +188,20 @@ fn each(kind: Kind, what: &'static str, mut visit: impl FnMut(u32, OwnedFd) -> i
 fn memory(fd: BorrowedFd<'_>) -> Option<u64> {
     let info = fs_err::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     info.lines().find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok())
+}
+
+/// A program as others speak of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    pub(super) name: String,
+    pub(super) owner: Owner,
+    pub(super) ours: bool,
+}
+
+/// All programs by id, with their owners.
+pub(super) fn known_programs(ours: &Path) -> Result<BTreeMap<u32, Known>, BpfError> {
+    let found = described_programs(ours, BTreeMap::new())?;
+    Ok(found.into_iter().map(|p| (p.id, Known { name: p.name, owner: p.owner, ours: p.ours })).collect())
 }
 
 fn pins_and_ours(ours: &Path) -> (Pins, Pins) {
@@ -173,42 +225,46 @@ pub(crate) fn program_name(id: u32) -> Option<String> {
     Some(text(&sys::program_info(fd.as_fd()).ok()?.name))
 }
 
-/// Paths of the cgroups below a root, by id (inode number).
-fn cgroups(root: &Path) -> BTreeMap<u64, PathBuf> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![root.to_owned()];
-    while let Some(directory) = left.pop() {
-        let Ok(metadata) = fs_err::metadata(&directory) else { continue };
-        let entries = fs_err::read_dir(&directory).into_iter().flatten().flatten();
-        left.extend(entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()));
-        found.insert(metadata.ino(), directory);
-    }
-    found
-}
-
 /// The loaded programs. `ours` is the directory of this dataplane's pins, `cgroups` the root below which cgroups are named.
 pub fn programs(ours: &Path, cgroup_root: &Path) -> Result<Vec<Program>, BpfError> {
-    let (pins, our_pins) = pins_and_ours(ours);
     let mut attached: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
     for link in links(ours, cgroup_root)? {
         if let Some(place) = link.place {
             attached.entry(link.program_id).or_default().push(place);
         }
     }
+    described_programs(ours, attached)
+}
+
+fn described_programs(ours: &Path, mut attached: BTreeMap<u32, Vec<Place>>) -> Result<Vec<Program>, BpfError> {
+    let (pins, our_pins) = pins_and_ours(ours);
+    let mut map_owners = BTreeMap::new();
+    each(Kind::Map, "maps", |id, fd| {
+        let name = text(&sys::map_info(fd.as_fd())?.name);
+        let ours = our_pins.contains_key(&pinned::key(Kind::Map, id));
+        map_owners.insert(id, Owner::of(&name, &take(&pins, Kind::Map, id), ours));
+        Ok(())
+    })?;
     let mut found = Vec::new();
     each(Kind::Program, "programs", |id, fd| {
         let info = sys::program_info(fd.as_fd())?;
+        let (name, maps, pinned) = (text(&info.name), sys::program_maps(fd.as_fd())?, take(&pins, Kind::Program, id));
+        let ours = our_pins.contains_key(&pinned::key(Kind::Program, id));
+        let of_maps = maps.iter().filter_map(|map| map_owners.get(map).copied());
         found.push(Program {
             id,
-            name: text(&info.name),
+            owner: Owner::of(&name, &pinned, ours).or_of_maps(of_maps),
+            name,
             kind: names::program(info.kind),
             tag: format!("{:016x}", u64::from_be_bytes(info.tag)),
             uid: info.created_by_uid,
             memory: memory(fd.as_fd()),
-            maps: sys::program_maps(fd.as_fd())?,
-            pinned: take(&pins, Kind::Program, id),
+            maps,
+            pinned,
             attached: attached.remove(&id).unwrap_or_default(),
-            ours: our_pins.contains_key(&pinned::key(Kind::Program, id)),
+            runs: Some(info.run_cnt).filter(|runs| *runs > 0),
+            run_time_ns: Some(info.run_time_ns).filter(|_| info.run_cnt > 0),
+            ours,
         });
         Ok(())
     })?;
@@ -230,17 +286,20 @@ pub fn maps(ours: &Path) -> Result<Vec<Map>, BpfError> {
         } else {
             None
         };
+        let (name, pinned) = (text(&info.name), take(&pins, Kind::Map, id));
+        let ours = our_pins.contains_key(&pinned::key(Kind::Map, id));
         found.push(Map {
             id,
-            name: text(&info.name),
+            owner: Owner::of(&name, &pinned, ours),
+            ours,
+            name,
             kind: names::map(info.kind),
             key_size: info.key_size,
             value_size: info.value_size,
             max_entries: info.max_entries,
             entries,
             memory: memory(fd.as_fd()),
-            pinned: take(&pins, Kind::Map, id),
-            ours: our_pins.contains_key(&pinned::key(Kind::Map, id)),
+            pinned,
         });
         Ok(())
     })?;
@@ -250,20 +309,40 @@ pub fn maps(ours: &Path) -> Result<Vec<Map>, BpfError> {
 /// The links. `ours` is the directory of this dataplane's pins, `cgroup_root` the root below which cgroups are named.
 pub fn links(ours: &Path, cgroup_root: &Path) -> Result<Vec<Link>, BpfError> {
     let (pins, our_pins) = pins_and_ours(ours);
-    let paths = cgroups(cgroup_root);
+    let paths = cgroups::below(cgroup_root);
+    let known = known_programs(ours)?;
+    // A link tells the index of its interface, but not in which network namespace: only what is found here has a name.
+    let devices = devices::attachments()?;
+    let device = |interface: u32, program: u32| {
+        let found = devices.iter().find(|d| (d.interface, d.program_id) == (interface, program));
+        found.map(|attachment| attachment.device.clone())
+    };
     let mut found = Vec::new();
     each(Kind::Link, "links", |id, fd| {
         let info = sys::link_info(fd.as_fd())?;
-        let place = (info.kind == CGROUP_LINK)
-            .then(|| Place { hook: names::attach_type(info.attach_type), cgroup: paths.get(&info.cgroup_id).cloned() });
+        let on_device = |hook: String| Place { hook, cgroup: None, device: device(info.interface(), info.program_id) };
+        let place = match info.kind {
+            CGROUP_LINK => {
+                let (cgroup, hook) = info.cgroup();
+                Some(Place { hook: names::attach_type(hook), cgroup: paths.get(&cgroup).cloned(), device: None })
+            }
+            XDP_LINK => Some(on_device("xdp".to_owned())).filter(|_| info.interface() != 0),
+            TCX_LINK | NETKIT_LINK => {
+                Some(on_device(names::attach_type(info.interface_hook()))).filter(|_| info.interface() != 0)
+            }
+            _ => None,
+        };
+        let Known { name, owner, .. } = known.get(&info.program_id).cloned().unwrap_or_default();
+        let ours = our_pins.contains_key(&pinned::key(Kind::Link, id));
         found.push(Link {
             id,
             kind: names::link(info.kind),
             program_id: info.program_id,
-            program: program_name(info.program_id).unwrap_or_default(),
+            program: name,
             place,
             pinned: take(&pins, Kind::Link, id),
-            ours: our_pins.contains_key(&pinned::key(Kind::Link, id)),
+            owner: if ours { Owner::Kpx } else { owner },
+            ours,
         });
         Ok(())
     })?;

@@ -5,6 +5,8 @@
 //! zero.
 #![expect(unsafe_code, reason = "system calls with raw structures")]
 
+mod entries;
+
 use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
@@ -15,6 +17,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::Pod;
+
+pub(crate) use entries::{Entries, btf, copies};
 
 /// Commands of bpf(2).
 mod cmd {
@@ -29,6 +33,7 @@ mod cmd {
     pub(super) const MAP_GET_FD_BY_ID: i32 = 14;
     pub(super) const OBJ_GET_INFO_BY_FD: i32 = 15;
     pub(super) const PROG_QUERY: i32 = 16;
+    pub(super) const BTF_GET_FD_BY_ID: i32 = 19;
     pub(super) const MAP_LOOKUP_BATCH: i32 = 24;
     pub(super) const MAP_UPDATE_BATCH: i32 = 26;
     pub(super) const LINK_GET_FD_BY_ID: i32 = 30;
@@ -131,7 +136,7 @@ pub(crate) fn by_id(kind: Kind, id: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// `struct bpf_prog_info` up to `ifindex`.
+/// `struct bpf_prog_info` up to `run_cnt`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProgramInfo {
@@ -149,9 +154,30 @@ pub(crate) struct ProgramInfo {
     pub(crate) name: [u8; 16],
     ifindex: u32,
     flags: u32,
+    netns: [u64; 2],
+    nr_jited_ksyms: u32,
+    nr_jited_func_lens: u32,
+    jited_ksyms: u64,
+    jited_func_lens: u64,
+    btf_id: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    nr_func_info: u32,
+    nr_line_info: u32,
+    line_info: u64,
+    jited_line_info: u64,
+    nr_jited_line_info: u32,
+    line_info_rec_size: u32,
+    jited_line_info_rec_size: u32,
+    nr_prog_tags: u32,
+    prog_tags: u64,
+    /// Time spent in it, nanoseconds: counted while `kernel.bpf_stats_enabled` is 1.
+    pub(crate) run_time_ns: u64,
+    /// How often it ran: counted while `kernel.bpf_stats_enabled` is 1.
+    pub(crate) run_cnt: u64,
 }
 
-/// `struct bpf_map_info` up to `map_flags` and name.
+/// `struct bpf_map_info` up to the ids of its types.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct MapInfo {
@@ -162,6 +188,14 @@ pub(crate) struct MapInfo {
     pub(crate) max_entries: u32,
     pub(crate) flags: u32,
     pub(crate) name: [u8; 16],
+    ifindex: u32,
+    btf_vmlinux_value_type_id: u32,
+    netns: [u64; 2],
+    /// The BTF object that describes keys and values; 0 without one.
+    pub(crate) btf_id: u32,
+    pub(crate) btf_key_type_id: u32,
+    pub(crate) btf_value_type_id: u32,
+    pad: u32,
 }
 
 /// `struct bpf_link_info`, with the first words of its union.
@@ -172,11 +206,25 @@ pub(crate) struct LinkInfo {
     pub(crate) id: u32,
     pub(crate) program_id: u32,
     pad: u32,
-    /// For a cgroup link: the cgroup's id (its inode number); 0 once detached.
-    pub(crate) cgroup_id: u64,
-    /// For a cgroup link: `enum bpf_attach_type`.
-    pub(crate) attach_type: u32,
-    pad2: u32,
+    place: [u32; 4],
+}
+
+impl LinkInfo {
+    /// Of a cgroup link: the cgroup's id (its inode number), 0 once detached, and the `enum bpf_attach_type`.
+    pub(crate) const fn cgroup(&self) -> (u64, u32) {
+        let [[a, b, c, d], [e, f, g, h]] = [self.place[0].to_ne_bytes(), self.place[1].to_ne_bytes()];
+        (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), self.place[2])
+    }
+
+    /// Of an XDP, tcx or netkit link: the index of the interface, 0 once detached.
+    pub(crate) const fn interface(&self) -> u32 {
+        self.place[0]
+    }
+
+    /// Of a tcx or netkit link: the `enum bpf_attach_type`.
+    pub(crate) const fn interface_hook(&self) -> u32 {
+        self.place[1]
+    }
 }
 
 fn info<T: Default>(fd: BorrowedFd<'_>) -> io::Result<T> {
@@ -207,7 +255,7 @@ pub(crate) fn program_maps(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
         info_len: u32,
         info: u64,
     }
-    let mut ids = vec![0_u32; info::<ProgramInfo>(fd)?.nr_map_ids as usize];
+    let mut ids = vec![0_u32; program_info(fd)?.nr_map_ids as usize];
     let mut query = ProgramInfo {
         nr_map_ids: u32::try_from(ids.len()).expect("the kernel's count"),
         map_ids: address_mut(ids.as_mut_slice()),
@@ -244,9 +292,30 @@ pub(crate) fn link_detach(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// Ids of the programs on a hook of a cgroup: its own, or with `effective` all that run for its sockets, in the order in
 /// which they run.
 pub(crate) fn cgroup_programs(cgroup: BorrowedFd<'_>, attach_type: u32, effective: bool) -> io::Result<Vec<u32>> {
+    query(raw(cgroup), attach_type, u32::from(effective)).map(|attached| attached.ids)
+}
+
+/// The programs on a hook of a cgroup alone, and the flags (`BPF_F_ALLOW_…`) they were attached with.
+pub(crate) fn cgroup_attached(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Attached> {
+    query(raw(cgroup), attach_type, 0)
+}
+
+/// Ids of the programs on a tcx or netkit hook of a network interface, in the order in which they run.
+pub(crate) fn interface_programs(interface: u32, attach_type: u32) -> io::Result<Vec<u32>> {
+    query(interface, attach_type, 0).map(|attached| attached.ids)
+}
+
+/// What is attached to a hook.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) flags: u32,
+}
+
+fn query(target: u32, attach_type: u32, query_flags: u32) -> io::Result<Attached> {
     #[repr(C)]
     struct Attr {
-        target_fd: u32,
+        target: u32,
         attach_type: u32,
         query_flags: u32,
         attach_flags: u32,
@@ -257,9 +326,9 @@ pub(crate) fn cgroup_programs(cgroup: BorrowedFd<'_>, attach_type: u32, effectiv
     let mut ids = vec![0_u32; 64];
     loop {
         let mut attr = Attr {
-            target_fd: raw(cgroup),
+            target,
             attach_type,
-            query_flags: u32::from(effective),
+            query_flags,
             attach_flags: 0,
             prog_ids: address_mut(ids.as_mut_slice()),
             prog_cnt: u32::try_from(ids.len()).expect("a few programs"),
@@ -269,7 +338,7 @@ pub(crate) fn cgroup_programs(cgroup: BorrowedFd<'_>, attach_type: u32, effectiv
         match unsafe { bpf(cmd::PROG_QUERY, &mut attr) } {
             Ok(_) => {
                 ids.truncate(attr.prog_cnt as usize);
-                return Ok(ids);
+                return Ok(Attached { ids, flags: attr.attach_flags });
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => ids.resize(ids.len() * 2, 0),
             Err(error) => return Err(error),

@@ -1,0 +1,5 @@
+//! What kpx says of BPF objects, with bpftool as the oracle.
+
+mod attached;
+mod map;
+pub(crate) mod raw;
