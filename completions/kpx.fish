@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_kpx_global_optspecs
-    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose from= netns= cgroup= bpffs= state-dir= node-name= kube-proxy-flag= services-from= kubeconfig= context= h/help V/version
+    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose from= netns= cgroup= bpffs= cilium-pins= state-dir= node-name= kube-proxy-flag= services-from= kubeconfig= context= h/help V/version
 end
 
 function __fish_kpx_needs_command
@@ -36,6 +36,7 @@ complete -c kpx -n "__fish_kpx_needs_command" -l from -d 'Read a snapshot (direc
 complete -c kpx -n "__fish_kpx_needs_command" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_needs_command" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_needs_command" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_needs_command" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -49,7 +50,7 @@ complete -c kpx -n "__fish_kpx_needs_command" -s q -l quiet -d 'Say less: errors
 complete -c kpx -n "__fish_kpx_needs_command" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_needs_command" -s V -l version -d 'Print version'
-complete -c kpx -n "__fish_kpx_needs_command" -f -a "inspect" -d 'Show what serves on this node: Services, backends, BPF maps, programs and links'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
@@ -58,42 +59,55 @@ complete -c kpx -n "__fish_kpx_needs_command" -f -a "version" -d 'Print the vers
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "man" -d 'Write the man pages'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'"
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l kubeconfig -d 'kubeconfig file' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l no-headers -d 'Leave out the headings of tables'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l no-progress -d 'Show no progress'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -s q -l quiet -d 'Say less: errors and data only'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "backends" -d 'List backends and the Services that use them'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "maps" -d 'List BPF maps of the host, kpx\'s own marked'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "programs" -d 'List BPF programs of the host, kpx\'s own marked'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "links" -d 'List BPF links of the host, with their programs'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services backends maps programs links help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "backends" -d 'List backends and the Services that use them'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "affinity" -d 'List clients that stay with their backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "conntrack" -d 'List the flows that the packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "nat" -d 'List the addresses that are replaced, and by which'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "map" -d 'Show the entries of any BPF map of the host'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "maps" -d 'List BPF maps of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "programs" -d 'List BPF programs of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "links" -d 'List BPF links of the host, with their programs'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
 nftables\t'The tables kube-proxy wrote in nftables mode'
-ebpf\t'kpx\'s own pinned BPF maps'"
+ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l interval -d 'Seconds between two looks' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -106,24 +120,58 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l limit -d 'Show so many open connections at most in the table' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
 nftables\t'The tables kube-proxy wrote in nftables mode'
-ebpf\t'kpx\'s own pinned BPF maps'"
+ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l interval -d 'Seconds between two looks' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -136,18 +184,185 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l limit -d 'Show so many at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l limit -d 'Show so many at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l limit -d 'Show so many at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l limit -d 'Show so many at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l limit -d 'Show so many entries at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l interval -d 'Seconds between two looks' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l zeros -d 'Show the entries of an array that are all zero, too'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -s w -l watch -d 'Look again and again: redrawn on a terminal, one object a line with -o json'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -160,6 +375,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -185,6 +401,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -210,6 +427,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -223,14 +441,76 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l ours -d 'Only kpx\'s own'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l ours -d 'Only kpx\'s own'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "backends" -d 'List backends and the Services that use them'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "maps" -d 'List BPF maps of the host, kpx\'s own marked'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "programs" -d 'List BPF programs of the host, kpx\'s own marked'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "affinity" -d 'List clients that stay with their backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "conntrack" -d 'List the flows that the packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "nat" -d 'List the addresses that are replaced, and by which'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "map" -d 'Show the entries of any BPF map of the host'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "maps" -d 'List BPF maps of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "programs" -d 'List BPF programs of the host, and whose they are'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "links" -d 'List BPF links of the host, with their programs'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand diff" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand diff" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -243,6 +523,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand diff" -l from -d 'Read a snapsho
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand diff" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -267,6 +548,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l from -d 'Read a sna
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -291,6 +573,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -324,6 +607,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -355,6 +639,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -380,6 +665,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -405,6 +691,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -431,6 +718,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -456,6 +744,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -480,6 +769,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -512,6 +802,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -549,6 +840,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -574,6 +866,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -598,6 +891,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -623,6 +917,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -651,6 +946,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -675,6 +971,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -700,6 +997,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -732,6 +1030,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand version" -l from -d 'Read a snap
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand version" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -756,6 +1055,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand completions" -l from -d 'Read a 
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand completions" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -780,6 +1080,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand man" -l from -d 'Read a snapshot
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand man" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l state-dir -d 'Directory for journals, plans and backups' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
@@ -792,7 +1093,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand man" -l no-input -d 'Never ask; 
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, BPF maps, programs and links'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
@@ -802,10 +1103,18 @@ complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcom
 complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "man" -d 'Write the man pages'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "maps" -d 'List BPF maps of the host, kpx\'s own marked'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "programs" -d 'List BPF programs of the host, kpx\'s own marked'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "affinity" -d 'List clients that stay with their backends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "conntrack" -d 'List the flows that the packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "nat" -d 'List the addresses that are replaced, and by which'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "map" -d 'Show the entries of any BPF map of the host'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "maps" -d 'List BPF maps of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "programs" -d 'List BPF programs of the host, and whose they are'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "links" -d 'List BPF links of the host, with their programs'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "plan" -d 'Show what a migration of this node would do, and whether it may'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "apply" -d 'Carry the node over, or go on where an earlier run stopped'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "status" -d 'Show how far the migration is, looking at the node itself'

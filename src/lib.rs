@@ -9,6 +9,7 @@ pub mod cmd;
 pub mod dataplane;
 pub mod error;
 pub mod inspect;
+pub mod kept;
 pub mod lab;
 pub mod migrate;
 pub mod model;

@@ -1,6 +1,7 @@
 //! Where a [`ServiceTable`] can come from, by the name an operator types.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -8,6 +9,7 @@ use serde::Serialize;
 use crate::capture::Node;
 use crate::dataplane::{Dataplane, DataplaneError, Paths};
 use crate::error::Hinted;
+use crate::inspect::cilium::{self, CiliumError};
 use crate::inspect::iptables::{self, IptablesError};
 use crate::inspect::kube::{self, KubeError};
 use crate::inspect::nftables::{self, NftablesError};
@@ -24,6 +26,24 @@ pub enum Via {
     Nftables,
     /// kpx's own pinned BPF maps
     Ebpf,
+    /// Cilium's pinned BPF maps
+    Cilium,
+}
+
+impl Via {
+    /// Whether names of Services are not in there, and have to come from elsewhere.
+    pub const fn is_nameless(self) -> bool {
+        matches!(self, Self::Ebpf | Self::Cilium)
+    }
+}
+
+/// Where dataplanes pin their maps.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// kpx's.
+    pub kpx: Paths,
+    /// Cilium's maps.
+    pub cilium: PathBuf,
 }
 
 impl fmt::Display for Via {
@@ -33,6 +53,7 @@ impl fmt::Display for Via {
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
             Self::Ebpf => "ebpf",
+            Self::Cilium => "cilium",
         })
     }
 }
@@ -74,8 +95,17 @@ pub enum SourceError {
     /// The maps'.
     #[error(transparent)]
     Ebpf(#[from] DataplaneError),
+    /// Cilium's.
+    #[error(transparent)]
+    Cilium(#[from] CiliumError),
+    /// kpx's dataplane does not keep such entries.
+    #[error("kpx keeps no {what}: it translates at sockets")]
+    NotKept {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// A snapshot lists maps, but not what is in them.
-    #[error("{label} is a snapshot, and what kpx's maps hold is not in one")]
+    #[error("{label} is a snapshot, and what BPF maps hold is not in one")]
     NoMaps {
         /// The snapshot.
         label: String,
@@ -89,13 +119,15 @@ impl Hinted for SourceError {
             Self::Iptables(error) => error.hints(),
             Self::Nftables(error) => error.hints(),
             Self::Ebpf(error) => error.hints(),
+            Self::Cilium(error) => error.hints(),
+            Self::NotKept { .. } => vec!["Cilium's: --via cilium; the kernel's own: conntrack -L".to_owned()],
             Self::NoMaps { .. } => vec!["run it on the node itself, without --from".to_owned()],
         }
     }
 }
 
-/// Reads the table of a node from one source; `paths` is where kpx's dataplane would be.
-pub fn read(via: Via, node: &Node, paths: &Paths) -> Result<Lifted, SourceError> {
+/// Reads the table of a node from one source; `places` is where the maps of dataplanes would be.
+pub fn read(via: Via, node: &Node, places: &Places) -> Result<Lifted, SourceError> {
     Ok(match via {
         Via::Api => {
             let state = kube::read_node(node)?;
@@ -123,13 +155,19 @@ pub fn read(via: Via, node: &Node, paths: &Paths) -> Result<Lifted, SourceError>
             let remark = |notice: &nftables::Notice| Remark { code: notice.code(), text: notice.to_string() };
             Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
         }
-        Via::Ebpf if !node.is_live() => return Err(SourceError::NoMaps { label: node.label() }),
+        Via::Ebpf | Via::Cilium if !node.is_live() => return Err(SourceError::NoMaps { label: node.label() }),
         Via::Ebpf => Lifted {
             via,
-            place: format!("BPF maps in {}", paths.pins.display()),
-            table: Dataplane::expect(paths)?.table()?,
+            place: format!("BPF maps in {}", places.kpx.pins.display()),
+            table: Dataplane::expect(&places.kpx)?.table()?,
             notices: Vec::new(),
         },
+        Via::Cilium => {
+            let (table, notices, _) = cilium::lift(&cilium::Pins::new(&places.cilium).state()?);
+            let remark = |notice: &cilium::Notice| Remark { code: notice.code(), text: notice.to_string() };
+            let place = format!("Cilium's maps in {}", places.cilium.display());
+            Lifted { via, place, table, notices: notices.iter().map(remark).collect() }
+        }
     })
 }
 

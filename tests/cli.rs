@@ -4,6 +4,6 @@ pub(crate) mod environment;
 mod generated;
 mod help;
 mod maps;
-mod schema;
+pub(crate) mod schema;
 mod streams;
 mod tables;

@@ -37,7 +37,7 @@ pub struct Args {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     if args.a == args.b {
         return Err(Failure::usage(format!("{} compared with itself never differs", args.a))
-            .hint("name two of api, iptables, nftables and ebpf, such as kpx diff api iptables"));
+            .hint("name two of api, iptables, nftables, ebpf and cilium, such as kpx diff api iptables"));
     }
     let node = context.node()?;
     let (a, b) = (context.lift(&node, args.a)?, context.lift(&node, args.b)?);
@@ -62,11 +62,13 @@ struct Comparison {
 impl Comparison {
     fn of(mut a: Lifted, mut b: Lifted, selection: &Selection) -> Self {
         let narrow = |maps: &mut Lifted, other: &mut Lifted| {
+            if maps.via.is_nameless() {
+                maps.table = join_names(&maps.table, &other.table);
+            }
             if maps.via != Via::Ebpf {
                 return Vec::new();
             }
             let served = Served::of(&other.table);
-            maps.table = join_names(&maps.table, &other.table);
             other.table = served.table;
             served.others
         };
@@ -122,6 +124,7 @@ const fn heading(via: Via) -> &'static str {
         Via::Iptables => "IPTABLES",
         Via::Nftables => "NFTABLES",
         Via::Ebpf => "EBPF",
+        Via::Cilium => "CILIUM",
     }
 }
 

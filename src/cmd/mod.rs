@@ -11,6 +11,7 @@ mod samples;
 mod selection;
 mod snapshot;
 mod version;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::capture::{self, CaptureError, Node, NodeOptions};
 use crate::dataplane::Paths;
-use crate::source::{self, Lifted, Remark, Via};
+use crate::inspect::cilium;
+use crate::source::{self, Lifted, Places, Remark, Via};
 use crate::ui::{ColorChoice, Exit, Failure, Format, Ui, UiOptions};
 
 const EXAMPLES: &str = "\
@@ -90,6 +92,16 @@ pub struct Globals {
         help_heading = "Node"
     )]
     pub bpffs: PathBuf,
+    /// Directory of the maps that Cilium pins
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "DIR",
+        default_value = cilium::PINS,
+        global = true,
+        help_heading = "Node"
+    )]
+    pub cilium_pins: PathBuf,
     /// Directory for journals, plans and backups
     #[arg(
         long,
@@ -155,7 +167,7 @@ struct NoFlag;
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show what serves on this node: Services, backends, BPF maps, programs and links
+    /// Show what serves on this node: Services, backends, flows, BPF objects
     #[command(subcommand)]
     Inspect(inspect::Inspect),
     /// Compare two descriptions of a node's Services
@@ -198,11 +210,9 @@ impl Context {
 
     /// Reads a node's table from one source.
     fn lift(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
-        // Maps are read through their pins; the cgroup is for those who attach.
-        let paths = Paths { pins: self.globals.bpffs.clone(), cgroup: self.globals.cgroup().unwrap_or_default() };
         let progress = self.ui.progress(None, format!("reading {via}"));
         let start = Instant::now();
-        let lifted = source::read(via, node, &paths)?;
+        let lifted = source::read(via, node, &self.globals.places())?;
         drop(progress);
         let (place, frontends) = (lifted.place.as_str(), lifted.table.frontends().len());
         tracing::info!(%via, place, frontends, took = ?start.elapsed(), "read");
@@ -212,7 +222,7 @@ impl Context {
     /// The same with the names that BPF maps do not hold: from the API's objects where they are given, else from the rules.
     fn lift_named(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
         let mut lifted = self.lift(node, via)?;
-        if via == Via::Ebpf {
+        if via.is_nameless() {
             match self.lift(node, self.via(None)) {
                 Ok(known) => lifted.table = source::join_names(&lifted.table, &known.table),
                 Err(failure) => lifted
@@ -236,6 +246,13 @@ impl Globals {
             context: self.context.clone(),
             proxy_flags: self.kube_proxy_flag.clone(),
         }
+    }
+
+    /// Where the maps of dataplanes would be pinned.
+    pub fn places(&self) -> Places {
+        // Maps are read through their pins; the cgroup is for those who attach.
+        let kpx = Paths { pins: self.bpffs.clone(), cgroup: self.cgroup().unwrap_or_default() };
+        Places { kpx, cilium: self.cilium_pins.clone() }
     }
 
     /// The cgroup2 directory: as given, else the root of the hierarchy.

@@ -1,9 +1,11 @@
-//! Which frontends a command speaks of: `-n` and `--service`.
+//! What a command speaks of: `-n`, `--service`, `--address` and `--port`.
+
+use std::net::IpAddr;
 
 use crate::model::{Frontend, ServiceName, ServiceTable};
 use crate::ui::Failure;
 
-/// Options that select frontends.
+/// Options that select frontends, and whatever belongs to them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Selection {
     /// Only Services of this namespace
@@ -12,21 +14,43 @@ pub(super) struct Selection {
     /// Only this Service
     #[arg(long, value_name = "NS/NAME", value_parser = service_name, conflicts_with = "namespace")]
     pub(super) service: Option<ServiceName>,
+    /// Only where this address is a frontend, a backend or a client
+    #[arg(long, value_name = "IP")]
+    pub(super) address: Option<IpAddr>,
+    /// Only where this is the port of a frontend, a backend or a client (with --address: its port)
+    #[arg(long, value_name = "PORT")]
+    pub(super) port: Option<u16>,
 }
 
 impl Selection {
     /// Whether everything is selected.
     pub(super) const fn is_all(&self) -> bool {
-        self.namespace.is_none() && self.service.is_none()
+        self.namespace.is_none() && self.service.is_none() && self.address.is_none() && self.port.is_none()
     }
 
-    /// Whether a frontend is selected. One without a name is selected only when everything is.
+    /// Whether what belongs to a Service is selected. What has no name is selected only where no name is asked for.
+    pub(super) fn keeps_name(&self, service: Option<&ServiceName>) -> bool {
+        let namespace = |wanted: &String| service.is_some_and(|service| *wanted == service.namespace);
+        self.namespace.as_ref().is_none_or(namespace)
+            && self.service.as_ref().is_none_or(|wanted| service == Some(wanted))
+    }
+
+    /// Whether one of these endpoints is the one asked for; one without a port has any.
+    pub(super) fn keeps_one_of(&self, mut endpoints: impl Iterator<Item = (IpAddr, Option<u16>)>) -> bool {
+        if self.address.is_none() && self.port.is_none() {
+            return true;
+        }
+        endpoints.any(|(ip, port)| {
+            self.address.is_none_or(|wanted| wanted == ip)
+                && self.port.is_none_or(|wanted| port.is_none_or(|port| port == wanted))
+        })
+    }
+
+    /// Whether a frontend is selected.
     pub(super) fn keeps(&self, frontend: &Frontend) -> bool {
-        self.is_all()
-            || frontend.service.as_ref().is_some_and(|service| {
-                self.namespace.as_ref().is_none_or(|ns| *ns == service.namespace)
-                    && self.service.as_ref().is_none_or(|wanted| wanted == service)
-            })
+        let backends = frontend.cluster.iter().chain(&frontend.local).map(|backend| (backend.ip, Some(backend.port)));
+        self.keeps_name(frontend.service.as_ref())
+            && self.keeps_one_of([(frontend.key.ip, Some(frontend.key.port))].into_iter().chain(backends))
     }
 
     /// The selected part of a table.
@@ -46,7 +70,8 @@ impl Selection {
     }
 }
 
-fn service_name(text: &str) -> Result<ServiceName, String> {
+/// Reads `namespace/name`.
+pub(super) fn service_name(text: &str) -> Result<ServiceName, String> {
     match text.split_once('/') {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
             Ok(ServiceName { namespace: namespace.to_owned(), name: name.to_owned() })

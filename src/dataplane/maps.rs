@@ -30,7 +30,8 @@ pub(super) fn failed(action: &'static str, map: &'static str) -> impl FnOnce(io:
     move |source| DataplaneError::Map { action, map, source }
 }
 
-fn open<K: Pod + Default + PartialEq, V: Pod + Default>(
+/// Opens one pinned map.
+pub(super) fn open<K: Pod + Default + PartialEq, V: Pod + Default>(
     pins: &Path,
     name: &'static str,
 ) -> Result<Table<K, V>, DataplaneError> {

@@ -4,6 +4,7 @@
 //! the last one left it, also where that one was killed half-way.
 
 mod counters;
+mod entries;
 mod error;
 mod foreign;
 mod hooks;

@@ -2,6 +2,10 @@
 
 pub mod bpf;
 pub mod btf;
+pub mod cilium;
+pub mod conntrack;
+pub mod entry;
 pub mod iptables;
 pub mod kube;
 pub mod nftables;
+pub mod sockets;

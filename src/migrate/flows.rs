@@ -5,8 +5,11 @@
 //! knows. Such flows are put into the dataplane's yield map before the hooks become active.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+use crate::inspect::conntrack;
+use crate::model::Protocol;
 
 /// A UDP flow whose destination is translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,50 +24,16 @@ pub struct UdpFlow {
     pub expires_in: Duration,
 }
 
-/// The translated UDP flows in the text of `/proc/net/nf_conntrack`; other lines, broken ones and a last line without its
-/// end are passed over.
+/// The translated UDP flows in the text of `/proc/net/nf_conntrack`.
 pub fn parse(text: &[u8]) -> BTreeSet<UdpFlow> {
-    let lines = text.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-    lines.filter_map(|line| parse_line(std::str::from_utf8(line).ok()?)).collect()
-}
-
-/// `ipv4 2 udp 17 6 src=… dst=… sport=… dport=… [UNREPLIED] src=… dst=… sport=… dport=… mark=0 …`.
-///
-/// `conntrack -L -o extended` prints the same fields in the same order.
-fn parse_line(line: &str) -> Option<UdpFlow> {
-    let mut words = line.split_ascii_whitespace();
-    let family = words.next()?;
-    if !matches!(family, "ipv4" | "ipv6") || words.next().is_none() || words.next()? != "udp" {
-        return None;
-    }
-    let seconds = words.nth(1)?.parse().ok()?;
-    let (mut src, mut dst, mut sport, mut dport) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for word in words {
-        let Some((key, value)) = word.split_once('=') else { continue };
-        match key {
-            "src" => src.push(address(value)?),
-            "dst" => dst.push(address(value)?),
-            "sport" => sport.push(value.parse::<u16>().ok()?),
-            "dport" => dport.push(value.parse::<u16>().ok()?),
-            _ => {}
-        }
-    }
-    let end = |ips: &[IpAddr], ports: &[u16], i: usize| Some(SocketAddr::new(*ips.get(i)?, *ports.get(i)?));
-    let flow = UdpFlow {
-        client: end(&src, &sport, 0)?,
-        frontend: end(&dst, &dport, 0)?,
-        backend: end(&src, &sport, 1)?,
-        expires_in: Duration::from_secs(seconds),
+    let translated = conntrack::parse(text).filter(|e| e.protocol == Protocol::Udp && e.destination != e.answers);
+    let flow = |entry: conntrack::Entry| UdpFlow {
+        client: entry.client,
+        frontend: entry.destination,
+        backend: entry.answers,
+        expires_in: entry.expires_in,
     };
-    (flow.frontend != flow.backend).then_some(flow)
-}
-
-/// The kernel prints IPv6 addresses with all their noughts; an IPv4-mapped one is an IPv4 address.
-fn address(text: &str) -> Option<IpAddr> {
-    text.parse().ok().map(|ip: IpAddr| match ip {
-        IpAddr::V6(v6) => Ipv6Addr::to_canonical(&v6),
-        v4 @ IpAddr::V4(_) => v4,
-    })
+    translated.map(flow).collect()
 }
 
 /// How long after its last datagram conntrack keeps a UDP flow, from the text of `sysctl -a`: the longer of

@@ -1,6 +1,7 @@
 //! The terminal: where output goes, in which format, with or without colour.
 
 use std::cell::RefCell;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::rc::Rc;
 
@@ -108,6 +109,11 @@ pub struct Ui {
     color_out: bool,
     color_err: bool,
     terminal_err: bool,
+    terminal_out: bool,
+    /// Whether reports follow each other, and how many did.
+    watching: Option<u64>,
+    /// Whether the reader of stdout is gone.
+    closed: bool,
 }
 
 impl Ui {
@@ -123,12 +129,26 @@ impl Ui {
             color_out: color(stdout),
             color_err: color(stderr),
             terminal_err: stderr,
+            terminal_out: stdout,
+            watching: None,
+            closed: false,
         }
     }
 
     /// A terminal that writes elsewhere: no colour, `width` columns.
     pub fn to(out: Box<dyn Write>, err: Box<dyn Write>, options: UiOptions, width: Option<u16>) -> Self {
-        Self { out, err, options, width, color_out: false, color_err: false, terminal_err: false }
+        Self {
+            out,
+            err,
+            options,
+            width,
+            color_out: false,
+            color_err: false,
+            terminal_err: false,
+            terminal_out: false,
+            watching: None,
+            closed: false,
+        }
     }
 
     /// A terminal that writes to memory: its stdout and its stderr besides.
@@ -157,9 +177,53 @@ impl Ui {
         !self.options.no_input && io::stdin().is_terminal() && self.terminal_err
     }
 
+    /// From now on reports follow each other: a terminal shows the latest, JSON is one object a line.
+    pub const fn watch(&mut self) {
+        self.watching = Some(0);
+    }
+
+    /// Whether the reader of stdout is gone, so that going on is for nothing.
+    pub const fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// Prints a report in the chosen format.
     pub fn report(&mut self, report: &dyn Report) -> Result<(), Failure> {
-        let text = match self.options.format {
+        let frame = self.watching;
+        if frame.is_some() && self.terminal_out {
+            self.width = terminal_width(true);
+        }
+        let text = self.rendered(report);
+        let text = match frame {
+            Some(_) if self.terminal_out && !self.options.format.is_data() => self.frame(&text),
+            Some(frame) if frame > 0 && !matches!(self.options.format, Format::Json | Format::Yaml) => {
+                format!("\n{text}")
+            }
+            _ => text,
+        };
+        self.watching = frame.map(|frame| frame + 1);
+        self.write(&text)
+    }
+
+    /// A screenful that takes the place of the one before.
+    fn frame(&self, text: &str) -> String {
+        let height = rustix::termios::tcgetwinsize(io::stdout()).map_or(24, |size| usize::from(size.ws_row).max(2));
+        let lines: Vec<&str> = text.lines().collect();
+        let mut out = if self.watching == Some(0) { String::from("\x1b[2J\x1b[H") } else { String::from("\x1b[H") };
+        let shown = if lines.len() < height { lines.len() } else { height - 2 };
+        for line in &lines[..shown] {
+            out.push_str(line);
+            out.push_str("\x1b[K\n");
+        }
+        if shown < lines.len() {
+            let _ = writeln!(out, "… {} more lines\x1b[K", lines.len() - shown);
+        }
+        out.push_str("\x1b[J");
+        out
+    }
+
+    fn rendered(&self, report: &dyn Report) -> String {
+        match self.options.format {
             Format::Table | Format::Wide => {
                 let wide = self.options.format == Format::Wide;
                 let width = if wide { None } else { self.width };
@@ -168,11 +232,12 @@ impl Ui {
                     tables.iter().map(|t| t.render(width, !self.options.no_headers, self.color_out)).collect();
                 parts.join("\n")
             }
+            Format::Json if self.watching.is_some() => format!("{}\n", envelope(report)),
             Format::Json => pretty(&envelope(report)),
+            Format::Yaml if self.watching.is_some() => format!("---\n{}", yaml(&envelope(report))),
             Format::Yaml => yaml(&envelope(report)),
             Format::Name => report.names().into_iter().map(|n| n + "\n").collect(),
-        };
-        self.write(&text)
+        }
     }
 
     /// Prints one object a line (JSON) for a command that streams; ignored in other formats.
@@ -201,7 +266,11 @@ impl Ui {
         match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
             Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(format!("cannot write output: {e}"))),
             // A reader that has seen enough (`| head`) is no error.
-            _ => Ok(()),
+            Err(_) => {
+                self.closed = true;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -223,9 +292,9 @@ impl Ui {
         self.say(&text)
     }
 
-    /// A warning on stderr; silent with `-q`.
+    /// A warning on stderr; silent with `-q`, and from the second look of a watch on.
     pub fn warn(&mut self, text: &str) {
-        if !self.options.quiet {
+        if !self.options.quiet && self.watching.is_none_or(|frame| frame == 0) {
             self.stderr_line("warning: ", anstyle::AnsiColor::Yellow.on_default().bold(), text);
         }
     }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::raw::{self, Bpffs};
 use crate::cli::environment::{finish, kpx};
+use crate::cli::schema;
 use crate::support;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -47,6 +48,7 @@ fn listed(words: &[&str]) -> Vec<Value> {
     let run = finish(kpx().arg("inspect").args(words).args(["-o", "json"]));
     assert_eq!(run.code, 0, "{}", run.err);
     let document: Value = serde_json::from_str(&run.out).expect("JSON");
+    schema::conforms(&document);
     document["items"].as_array().expect("items").clone()
 }
 
@@ -76,7 +78,8 @@ fn programs_on_interfaces_are_what_bpftool_says() {
     }
     netns.run(&["ip", "link", "set", "dev", "d1", "xdpgeneric", "pinned", &xdp_pin]);
 
-    let ours = listed(&["devices", "--netns", &netns.0]);
+    let mut ours = listed(&["devices", "--netns", &netns.0]);
+    ours.sort_by_key(|item| item["device"].to_string());
     let ids = |id: &Value| id.as_u64().expect("a number");
     assert_eq!(ours.len(), 3, "{ours:?}");
     assert_eq!(

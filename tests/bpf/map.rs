@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::raw::{self, Bpffs, Btf, Map, Types};
 use crate::cli::environment::{Run, finish, kpx, run};
+use crate::cli::schema;
 use crate::support;
 
 fn inspect(args: &[&str], pin: &Path) -> Run {
@@ -17,6 +18,7 @@ fn inspect(args: &[&str], pin: &Path) -> Run {
 fn items(run: &Run) -> Vec<Value> {
     assert_eq!(run.code, 0, "{}", run.err);
     let document: Value = serde_json::from_str(&run.out).expect("JSON");
+    schema::conforms(&document);
     document["items"].as_array().expect("items").clone()
 }
 

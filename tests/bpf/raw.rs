@@ -12,6 +12,9 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 pub(crate) const HASH: u32 = 1;
 pub(crate) const ARRAY: u32 = 2;
 pub(crate) const PERCPU_ARRAY: u32 = 6;
+pub(crate) const LRU_HASH: u32 = 9;
+pub(crate) const LPM_TRIE: u32 = 11;
+pub(crate) const HASH_OF_MAPS: u32 = 13;
 
 /// `BPF_PROG_TYPE_…`.
 pub(crate) const SCHED_CLS: u32 = 3;
@@ -65,12 +68,23 @@ pub(crate) struct Map {
 
 impl Map {
     pub(crate) fn new(kind: u32, title: &str, key: usize, value: usize, most: u64, types: Types<'_>) -> Self {
+        Self::create(kind, title, key, value, most, types, 0)
+    }
+
+    /// A hash of maps like `inner`.
+    pub(crate) fn of_maps(title: &str, key: usize, most: u64, inner: &Self) -> Self {
+        Self::create(HASH_OF_MAPS, title, key, 4, most, Types::default(), fd(&inner.fd))
+    }
+
+    fn create(kind: u32, title: &str, key: usize, value: usize, most: u64, types: Types<'_>, inner: u64) -> Self {
+        // A trie takes keys as they come: BPF_F_NO_PREALLOC.
+        let flags = u64::from(kind == LPM_TRIE);
         let [a, b] = name(title);
         let btf = types.btf.map_or(0, fd);
         let words = [
             pair(u64::from(kind), key as u64),
             pair(value as u64, most),
-            0,
+            pair(flags, inner),
             pair(0, a & 0xffff_ffff),
             pair(a >> 32, b & 0xffff_ffff),
             pair(b >> 32, 0),
@@ -84,6 +98,11 @@ impl Map {
         assert_eq!(key.len(), self.key);
         assert!(value.len() >= self.value);
         bpf(2, [fd(&self.fd), key.as_ptr() as u64, value.as_ptr() as u64, 0]);
+    }
+
+    /// Puts another map into a map of maps.
+    pub(crate) fn put_map(&self, key: &[u8], map: &Self) {
+        self.put(key, &map.fd.as_raw_fd().to_ne_bytes());
     }
 
     pub(crate) fn pin(&self, path: &Path) {
@@ -182,7 +201,7 @@ impl Btf {
     }
 
     pub(crate) fn int(&mut self, text: &str, size: u32, signed: bool) -> u32 {
-        self.add(text, 1 << 24, size, &[u32::from(signed) << 24 | size * 8])
+        self.add(text, 1 << 24, size, &[u32::from(signed) << 24 | (size * 8)])
     }
 
     pub(crate) fn array(&mut self, element: u32, index: u32, count: u32) -> u32 {

@@ -42,7 +42,7 @@ fn short_help_of_the_whole() {
     Usage: kpx [OPTIONS] <COMMAND>
 
     Commands:
-      inspect      Show what serves on this node: Services, backends, BPF maps, programs and links
+      inspect      Show what serves on this node: Services, backends, flows, BPF objects
       diff         Compare two descriptions of a node's Services
       snapshot     Record a node, for reports, tests and reading elsewhere
       migrate      Carry this node from kube-proxy to eBPF, and back
@@ -87,7 +87,7 @@ fn a_typing_mistake_is_named_and_exits_64() {
     assert_eq!((source.out.as_str(), source.code), ("", 64));
     insta::assert_snapshot!(source.err, @r"
     error: invalid value 'iptable' for '<B>'
-      [possible values: api, iptables, nftables, ebpf]
+      [possible values: api, iptables, nftables, ebpf, cilium]
 
       tip: a similar value exists: 'iptables'
 
@@ -101,7 +101,7 @@ fn usage_that_only_the_command_knows_to_be_wrong_exits_64_too() {
     assert_eq!((same.out.as_str(), same.code), ("", 64));
     insta::assert_snapshot!(same.err, @r"
     error: api compared with itself never differs
-    hint: name two of api, iptables, nftables and ebpf, such as kpx diff api iptables
+    hint: name two of api, iptables, nftables, ebpf and cilium, such as kpx diff api iptables
     ");
     for wrong in [&["inspect", "services", "--service", "cart"][..], &["inspect", "services", "-o", "xml"], &[]] {
         assert_eq!(run(wrong).code, 64, "{wrong:?}");

@@ -11,6 +11,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::Value;
 
 use super::environment::{Run, finish, kpx, project};
+use super::schema;
 use crate::support;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -77,6 +78,7 @@ fn table() -> ServiceTable {
 fn items(run: &Run) -> Vec<Value> {
     assert_eq!(run.code, 0, "{}", run.err);
     let document: Value = serde_json::from_str(&run.out).expect("JSON");
+    schema::conforms(&document);
     document["items"].as_array().expect("items").clone()
 }
 

@@ -19,8 +19,9 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<
             },
             "const" => rule == value,
             "enum" => rule.as_array().expect("a list").contains(value),
-            "minimum" => value.as_u64() >= rule.as_u64(),
-            "maximum" => value.as_u64() <= rule.as_u64(),
+            "minimum" => value.is_null() || value.as_i64() >= rule.as_i64(),
+            "maximum" => value.is_null() || value.as_i64() <= rule.as_i64(),
+            "required" if value.is_null() => true,
             "required" => {
                 let there = |key: &Value| key.as_str().is_some_and(|key| value.get(key).is_some());
                 rule.as_array().expect("a list").iter().all(there)
@@ -54,11 +55,24 @@ fn is(value: &Value, name: &Value) -> bool {
         "object" => value.is_object(),
         "array" => value.is_array(),
         "string" => value.is_string(),
-        "integer" => value.is_u64(),
+        "integer" => value.is_u64() || value.is_i64(),
         "boolean" => value.is_boolean(),
         "null" => value.is_null(),
         other => panic!("the schema has type {other}, which this check does not know"),
     }
+}
+
+/// Checks a document against the schema of its kind: `BpfMap` against `bpf-map.json`.
+pub(crate) fn conforms(document: &Value) {
+    let kind = document["kind"].as_str().expect("every document has a kind");
+    let words =
+        kind.chars().map(|c| if c.is_ascii_uppercase() { format!("-{}", c.to_ascii_lowercase()) } else { c.into() });
+    let name = words.collect::<String>();
+    let path = project("docs/schema").join(format!("{}.json", name.trim_start_matches('-')));
+    let schema: Value = serde_json::from_slice(&fs_err::read(path).expect("every kind has a schema")).expect("JSON");
+    let mut wrong = Vec::new();
+    check(&schema, &schema, document, "", &mut wrong);
+    assert!(wrong.is_empty(), "{kind}: {wrong:#?}");
 }
 
 #[test]

@@ -55,6 +55,7 @@ const CGROUPS: Kind = Kind {
     headings: &["CGROUP", "HOOK", "ORDER", "ID", OWNER, "PROGRAM", "SHARING"],
     narrow: 6,
     right: &["ORDER", "ID"],
+    whole: &[],
 };
 
 const DEVICES: Kind = Kind {
@@ -63,6 +64,7 @@ const DEVICES: Kind = Kind {
     headings: &["DEVICE", "HOOK", "ORDER", "ID", OWNER, "PROGRAM"],
     narrow: 6,
     right: &["ORDER", "ID"],
+    whole: &[],
 };
 
 pub(super) fn cgroups(context: &mut Context, args: &CgroupsArgs) -> Result<Exit, Failure> {
@@ -114,7 +116,7 @@ fn show(
     place: String,
 ) -> Result<Exit, Failure> {
     lines.retain(|line| line.is_ours() || !ours);
-    context.ui.report(&Listing { kind, lines, ours, place })?;
+    context.ui.report(&Listing::of_objects(kind, lines, ours, &place))?;
     Ok(Exit::Fine)
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::cmd::selection::Selection;
+use crate::cmd::watch::Watch;
 use crate::cmd::{Context, notices};
 use crate::model::{Backend, Protocol, ServiceTable};
 use crate::source::{Lifted, Via};
@@ -29,17 +30,22 @@ pub struct BackendsArgs {
     via: Option<Via>,
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub(super) fn run(context: &mut Context, args: &BackendsArgs) -> Result<Exit, Failure> {
+    args.watch.run(context, |context| look(context, args))
+}
+
+fn look(context: &mut Context, args: &BackendsArgs) -> Result<(), Failure> {
     let node = context.node()?;
     let lifted = context.lift_named(&node, context.via(args.via))?;
     let table = args.selection.of(lifted.table);
     args.selection.found(table.frontends().len(), &lifted.place)?;
     let lifted = Lifted { table, ..lifted };
     notices::show(context, &lifted);
-    context.ui.report(&BackendList::of(&lifted))?;
-    Ok(Exit::Fine)
+    context.ui.report(&BackendList::of(&lifted, &args.selection))
 }
 
 /// Backends with the frontends that may send to them.
@@ -56,16 +62,19 @@ struct Used {
 }
 
 impl<'a> BackendList<'a> {
-    fn of(lifted: &'a Lifted) -> Self {
-        Self { lifted, backends: by_address(&lifted.table) }
+    fn of(lifted: &'a Lifted, selection: &Selection) -> Self {
+        Self { lifted, backends: by_address(&lifted.table, selection) }
     }
 }
 
-fn by_address(table: &ServiceTable) -> BTreeMap<(SocketAddr, Protocol), Used> {
+/// The backends that are selected themselves, or by a frontend.
+fn by_address(table: &ServiceTable, selection: &Selection) -> BTreeMap<(SocketAddr, Protocol), Used> {
     let mut backends: BTreeMap<_, Used> = BTreeMap::new();
     for frontend in table.frontends() {
         let name = frontend.display_name();
-        for backend in frontend.cluster.iter().chain(&frontend.local) {
+        let whole = selection.keeps_one_of([(frontend.key.ip, Some(frontend.key.port))].into_iter());
+        let selected = |b: &&Backend| whole || selection.keeps_one_of([(b.ip, Some(b.port))].into_iter());
+        for backend in frontend.cluster.iter().chain(&frontend.local).filter(selected) {
             let used = backends
                 .entry((backend.addr(), frontend.key.protocol))
                 .or_insert_with(|| Used { backend: *backend, services: Vec::new() });

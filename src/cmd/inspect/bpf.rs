@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::listing::{Kind, Line, Listing, OWNER};
+use super::listing::{Kind, Line, Listing, OWNER, UNKNOWN, known};
 use crate::capture::{BpfObjects, Captured, Item, Node};
 use crate::cmd::Context;
 use crate::inspect::bpf::{self, Link, Map, Owner, Place, Program};
@@ -118,7 +118,7 @@ fn list(
     lines: Vec<Line>,
 ) -> Result<Exit, Failure> {
     let lines = lines.into_iter().filter(|line| line.is_ours() || !which.ours).collect();
-    context.ui.report(&Listing { kind, lines, ours: which.ours, place: node.label() })?;
+    context.ui.report(&Listing::of_objects(kind, lines, which.ours, &node.label()))?;
     Ok(Exit::Fine)
 }
 
@@ -128,6 +128,7 @@ const PROGRAMS: Kind = Kind {
     headings: &["ID", OWNER, "NAME", "TYPE", "ATTACHED", "RUNS", "NS/RUN", "TAG", "MEMORY", "MAPS", "PINNED"],
     narrow: 5,
     right: &["ID", "RUNS", "NS/RUN", "MEMORY"],
+    whole: &[],
 };
 
 const MAPS: Kind = Kind {
@@ -136,6 +137,7 @@ const MAPS: Kind = Kind {
     headings: &["ID", OWNER, "NAME", "TYPE", "ENTRIES", "MAX", "MEMORY", "KEY", "VALUE", "PINNED"],
     narrow: 7,
     right: &["ID", "ENTRIES", "MAX", "MEMORY", "KEY", "VALUE"],
+    whole: &[],
 };
 
 const LINKS: Kind = Kind {
@@ -144,19 +146,12 @@ const LINKS: Kind = Kind {
     headings: &["ID", OWNER, "TYPE", "PROGRAM", "HOOK", "ON", "PINNED"],
     narrow: 6,
     right: &["ID"],
+    whole: &[],
 };
 
 fn paths(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
 }
-
-/// A number that may not be known.
-fn number<N: ToString>(number: Option<N>) -> String {
-    number.map_or_else(|| UNKNOWN.to_owned(), |number| number.to_string())
-}
-
-/// What stands for what is not known.
-const UNKNOWN: &str = "-";
 
 fn unknown() -> String {
     UNKNOWN.to_owned()
@@ -179,10 +174,10 @@ fn program(p: &Program) -> Line {
         p.name.clone(),
         p.kind.clone(),
         hooks.into_iter().collect::<Vec<_>>().join(","),
-        number(p.runs),
-        number(p.run_time_ns.zip(p.runs).and_then(|(time, runs)| time.checked_div(runs))),
+        known(p.runs),
+        known(p.run_time_ns.zip(p.runs).and_then(|(time, runs)| time.checked_div(runs))),
         p.tag.clone(),
-        number(p.memory),
+        known(p.memory),
         joined(&p.maps),
         paths(&p.pinned),
     ];
@@ -203,9 +198,9 @@ fn map(m: &Map) -> Line {
         m.owner.to_string(),
         m.name.clone(),
         m.kind.clone(),
-        number(m.entries),
+        known(m.entries),
         m.max_entries.to_string(),
-        number(m.memory),
+        known(m.memory),
         m.key_size.to_string(),
         m.value_size.to_string(),
         paths(&m.pinned),

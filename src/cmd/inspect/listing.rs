@@ -15,6 +15,8 @@ pub(super) struct Kind {
     pub(super) headings: &'static [&'static str],
     pub(super) narrow: usize,
     pub(super) right: &'static [&'static str],
+    /// Columns that are wrapped last.
+    pub(super) whole: &'static [&'static str],
 }
 
 /// The heading of the column that says whose an object is.
@@ -23,13 +25,14 @@ pub(super) const OWNER: &str = "OWNER";
 /// One object: its cells under the headings of its [`Kind`], its JSON, its name.
 pub(super) struct Line {
     name: String,
-    owner: Owner,
+    owner: Option<Owner>,
     ours: bool,
     cells: Vec<String>,
     item: Value,
 }
 
 impl Line {
+    /// An object that somebody owns.
     pub(super) fn new<T: Serialize>(
         name: String,
         (owner, ours): (Owner, bool),
@@ -39,7 +42,12 @@ impl Line {
         let mut item = to_value(object);
         item["owner"] = to_value(&owner);
         item["ours"] = json!(ours);
-        Self { name, owner, ours, cells, item }
+        Self { name, owner: Some(owner), ours, cells, item }
+    }
+
+    /// An entry of a map.
+    pub(super) const fn entry(name: String, item: Value, cells: Vec<String>) -> Self {
+        Self { name, owner: None, ours: false, cells, item }
     }
 
     pub(super) const fn is_ours(&self) -> bool {
@@ -47,13 +55,34 @@ impl Line {
     }
 }
 
-/// One kind of BPF object of a host.
+/// One kind of object.
 pub(super) struct Listing {
-    pub(super) kind: &'static Kind,
-    pub(super) lines: Vec<Line>,
-    /// Whether only kpx's own are listed.
-    pub(super) ours: bool,
-    pub(super) place: String,
+    kind: &'static Kind,
+    lines: Vec<Line>,
+    footer: String,
+    /// Fields of the JSON beside the items.
+    extra: Map<String, Value>,
+}
+
+impl Listing {
+    /// Objects that have owners, with a count of kpx's; only kpx's with `ours`.
+    pub(super) fn of_objects(kind: &'static Kind, lines: Vec<Line>, ours: bool, place: &str) -> Self {
+        let total = count(lines.len(), kind.noun);
+        let kpx = lines.iter().filter(|line| line.owner == Some(Owner::Kpx)).count();
+        let of = if ours { " of kpx".to_owned() } else { format!(", {kpx} of kpx") };
+        let extra = Map::from_iter([("read_from".to_owned(), json!(place))]);
+        Self { kind, lines, footer: format!("{total}{of}, read from {place}"), extra }
+    }
+
+    /// Entries of maps.
+    pub(super) const fn of_entries(
+        kind: &'static Kind,
+        lines: Vec<Line>,
+        footer: String,
+        extra: Map<String, Value>,
+    ) -> Self {
+        Self { kind, lines, footer, extra }
+    }
 }
 
 impl Report for Listing {
@@ -66,27 +95,32 @@ impl Report for Listing {
     }
 
     fn extra(&self) -> Map<String, Value> {
-        Map::from_iter([("read_from".to_owned(), json!(self.place))])
+        self.extra.clone()
     }
 
     fn tables(&self, wide: bool) -> Vec<Table> {
         let columns = if wide { self.kind.headings.len() } else { self.kind.narrow };
         let headings = &self.kind.headings[..columns];
-        let mut table = Table::new(headings).right(self.kind.right);
+        let mut table = Table::new(headings).right(self.kind.right).whole(self.kind.whole);
         for line in &self.lines {
-            let tone = if line.owner == Owner::Kpx { Tone::Good } else { Tone::Quiet };
+            let tone = if line.owner == Some(Owner::Kpx) { Tone::Good } else { Tone::Quiet };
             table.row(line.cells[..columns].iter().zip(headings).map(|(text, heading)| match *heading {
                 OWNER => Cell::toned(text.as_str(), tone),
                 _ => Cell::from(text.as_str()),
             }));
         }
-        let total = count(self.lines.len(), self.kind.noun);
-        let ours = self.lines.iter().filter(|line| line.owner == Owner::Kpx).count();
-        let of = if self.ours { " of kpx".to_owned() } else { format!(", {ours} of kpx") };
-        vec![table.footer(format!("{total}{of}, read from {}", self.place))]
+        vec![table.footer(self.footer.as_str())]
     }
 
     fn names(&self) -> Vec<String> {
         self.lines.iter().map(|line| line.name.clone()).collect()
     }
+}
+
+/// What stands for what is not known.
+pub(super) const UNKNOWN: &str = "-";
+
+/// Something that may not be known.
+pub(super) fn known<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| UNKNOWN.to_owned(), |value| value.to_string())
 }

@@ -1,10 +1,13 @@
 //! `kpx inspect map`: the entries of one BPF map.
 
+use std::fmt::Write as _;
+
 use clap::Args as ClapArgs;
 use serde_json::{Map, Value, json};
 
 use super::attached::live_only;
 use crate::cmd::Context;
+use crate::cmd::watch::Watch;
 use crate::inspect::bpf::{MapError, OpenMap, Which};
 use crate::inspect::btf::Shape;
 use crate::ui::{Exit, Failure, Report, Table, count};
@@ -30,16 +33,21 @@ pub struct Args {
     /// Show the entries of an array that are all zero, too
     #[arg(long)]
     zeros: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     live_only(context, "what maps hold")?;
+    args.watch.run(context, |context| look(context, args))
+}
+
+fn look(context: &mut Context, args: &Args) -> Result<(), Failure> {
     let map = OpenMap::open(&args.map)?;
     let progress = context.ui.progress(None, format!("reading {}", map.name));
     let dump = Dump::read(map, args)?;
     drop(progress);
-    context.ui.report(&dump)?;
-    Ok(Exit::Fine)
+    context.ui.report(&dump)
 }
 
 /// Entries of a map, as their bytes.
@@ -99,7 +107,7 @@ impl Dump {
             if !text.is_empty() {
                 text.push('\n');
             }
-            text.push_str(&format!("cpu{processor} "));
+            let _ = write!(text, "cpu{processor} ");
             shape.text(copy, &mut text);
         }
         if text.is_empty() { "0".to_owned() } else { text }
@@ -107,15 +115,14 @@ impl Dump {
 
     fn footer(&self) -> String {
         let map = &self.map;
-        let mut text = match self.cut {
-            true => format!("the first {} of map ", count(self.entries, "entry")),
-            false => format!("{} of map ", count(self.entries, "entry")),
+        let first = if self.cut { "the first " } else { "" };
+        let entries = count(self.entries, "entry");
+        let zeros = match self.zeros {
+            0 => String::new(),
+            zeros => format!(", {zeros} all zero and not shown"),
         };
-        text.push_str(&format!("{} (id {}, {}, room for {})", map.name, map.id(), map.kind, map.max_entries()));
-        if self.zeros > 0 {
-            text.push_str(&format!(", {} all zero and not shown", self.zeros));
-        }
-        text
+        let (name, id, kind, most) = (&map.name, map.id(), &map.kind, map.max_entries());
+        format!("{first}{entries} of map {name} (id {id}, {kind}, room for {most}){zeros}")
     }
 }
 

@@ -1,10 +1,16 @@
 //! `kpx inspect`: what serves on a node.
 
+mod affinity;
 mod attached;
 mod backends;
 mod bpf;
+mod conntrack;
+mod kept;
 mod listing;
+mod maglev;
 mod map;
+mod nat;
+mod service;
 mod services;
 
 use clap::Subcommand;
@@ -17,8 +23,18 @@ use crate::ui::{Exit, Failure};
 pub enum Inspect {
     /// List Services as the API, the rules or kpx's maps describe them
     Services(services::ServicesArgs),
+    /// Show everything about one Service: API, rules, maps, counters, open connections
+    Service(service::Args),
     /// List backends and the Services that use them
     Backends(backends::BackendsArgs),
+    /// List clients that stay with their backends
+    Affinity(affinity::Args),
+    /// List the flows that the packet path knows
+    Conntrack(conntrack::Args),
+    /// List the addresses that are replaced, and by which
+    Nat(nat::Args),
+    /// List how Maglev tables are shared among backends
+    Maglev(maglev::Args),
     /// Show the entries of any BPF map of the host
     Map(map::Args),
     /// List BPF maps of the host, and whose they are
@@ -37,6 +53,11 @@ pub(super) fn run(context: &mut Context, command: Inspect) -> Result<Exit, Failu
     match command {
         Inspect::Services(args) => services::run(context, &args),
         Inspect::Backends(args) => backends::run(context, &args),
+        Inspect::Service(args) => service::run(context, &args),
+        Inspect::Affinity(args) => affinity::run(context, &args),
+        Inspect::Conntrack(args) => conntrack::run(context, &args),
+        Inspect::Nat(args) => nat::run(context, &args),
+        Inspect::Maglev(args) => maglev::run(context, &args),
         Inspect::Map(args) => map::run(context, &args),
         Inspect::Cgroups(args) => attached::cgroups(context, &args),
         Inspect::Devices(args) => attached::devices(context, &args),

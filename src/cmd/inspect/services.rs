@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::cmd::selection::Selection;
+use crate::cmd::watch::Watch;
 use crate::cmd::{Context, notices};
 use crate::model::{Backend, Family, Frontend, FrontendView};
 use crate::source::{Lifted, Via};
@@ -26,17 +27,22 @@ pub struct ServicesArgs {
     via: Option<Via>,
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 pub(super) fn run(context: &mut Context, args: &ServicesArgs) -> Result<Exit, Failure> {
+    args.watch.run(context, |context| look(context, args))
+}
+
+fn look(context: &mut Context, args: &ServicesArgs) -> Result<(), Failure> {
     let via = context.via(args.via);
     let node = context.node()?;
     let lifted = context.lift_named(&node, via)?;
     let lifted = Lifted { table: args.selection.of(lifted.table), ..lifted };
     args.selection.found(lifted.table.frontends().len(), &lifted.place)?;
     notices::show(context, &lifted);
-    context.ui.report(&ServiceList { lifted: &lifted, in_detail: args.selection.service.is_some() })?;
-    Ok(Exit::Fine)
+    context.ui.report(&ServiceList { lifted: &lifted, in_detail: args.selection.service.is_some() })
 }
 
 /// The frontends of one table, by Service.

@@ -1,11 +1,12 @@
 //! The contents of the maps.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use kpx_abi::{Addr, AddressFlags, Affinity, AffinityKey, Backend, Frontend, FrontendKey, List, Maps, NetworkFlags};
 
 use super::plan::Op;
-use super::wanted::Endpoint;
+use super::wanted::{Endpoint, ip};
 
 /// How many of each thing the maps can hold; number 0 of each is none, and not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,14 +65,25 @@ impl Image {
     }
 
     /// The entry number and contents of a frontend that the index names rightly.
-    pub(super) fn current(&self, key: &FrontendKey) -> Option<(u32, &Frontend)> {
+    pub(in crate::dataplane) fn current(&self, key: &FrontendKey) -> Option<(u32, &Frontend)> {
         let entry = *self.index.get(key)?;
         let frontend = self.frontends.get(entry as usize)?;
         (frontend.key == *key).then_some((entry, frontend))
     }
 
+    /// The entries that the index names rightly.
+    pub(in crate::dataplane) fn entries(&self) -> impl Iterator<Item = &Frontend> {
+        self.index.keys().filter_map(|key| self.current(key)).map(|(_, frontend)| frontend)
+    }
+
+    /// Address and port of a backend that serves this service.
+    pub(in crate::dataplane) fn address_of(&self, id: u32, service: u32) -> Option<SocketAddr> {
+        let backend = self.backend(id).filter(|backend| backend.serves(service))?;
+        Some(SocketAddr::new(ip(backend.addr), u16::from_be(backend.port)))
+    }
+
     /// The backend ids of a list, in the order of the slots.
-    pub(super) fn ids(&self, list: List) -> &[u32] {
+    pub(in crate::dataplane) fn ids(&self, list: List) -> &[u32] {
         let range = list.base as usize..list.base.saturating_add(list.count) as usize;
         self.slots.get(range).unwrap_or(&[])
     }

@@ -13,4 +13,4 @@ pub(super) use image::{Image, Sizes};
 pub(super) use lift::{services, table};
 pub use plan::{Changes, Full};
 pub(super) use plan::{Op, Planner};
-pub(super) use wanted::{Wanted, endpoint, key_of};
+pub(super) use wanted::{Wanted, endpoint, ip, key_of};

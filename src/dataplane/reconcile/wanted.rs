@@ -31,7 +31,7 @@ fn addr(ip: IpAddr) -> [u8; 16] {
 }
 
 /// The address of the maps' form.
-pub(super) fn ip(addr: [u8; 16]) -> IpAddr {
+pub(in crate::dataplane) fn ip(addr: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(addr).to_canonical()
 }
 

@@ -212,8 +212,9 @@ pub(crate) struct LinkInfo {
 impl LinkInfo {
     /// Of a cgroup link: the cgroup's id (its inode number), 0 once detached, and the `enum bpf_attach_type`.
     pub(crate) const fn cgroup(&self) -> (u64, u32) {
-        let [[a, b, c, d], [e, f, g, h]] = [self.place[0].to_ne_bytes(), self.place[1].to_ne_bytes()];
-        (u64::from_ne_bytes([a, b, c, d, e, f, g, h]), self.place[2])
+        let [first, second] = [self.place[0] as u64, self.place[1] as u64];
+        let id = if cfg!(target_endian = "big") { first << 32 | second } else { second << 32 | first };
+        (id, self.place[2])
     }
 
     /// Of an XDP, tcx or netkit link: the index of the interface, 0 once detached.

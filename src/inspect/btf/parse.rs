@@ -228,11 +228,9 @@ impl Reader<'_> {
 
     /// With `flag`, an offset holds the width of a bit field in its top byte.
     fn members(&mut self, count: u32, flag: bool) -> Result<Vec<Member>, BtfError> {
-        let member = |[name, of, offset]: [u32; 3]| match flag {
-            true => {
-                Member { name, of, offset: offset & 0x00ff_ffff, bits: Some(offset >> 24).filter(|bits| *bits > 0) }
-            }
-            false => Member { name, of, offset, bits: None },
+        let member = |[name, of, offset]: [u32; 3]| {
+            let (offset, bits) = if flag { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+            Member { name, of, offset, bits: Some(bits).filter(|bits| *bits > 0) }
         };
         Ok(self.records(count)?.into_iter().map(member).collect())
     }

@@ -119,7 +119,7 @@ fn part<'a>(field: &'a Field, bytes: &'a [u8]) -> Part<'a> {
 }
 
 /// Elements that the bytes hold.
-fn elements<'a>(bytes: &'a [u8], count: usize, stride: usize) -> impl Iterator<Item = &'a [u8]> {
+fn elements(bytes: &[u8], count: usize, stride: usize) -> impl Iterator<Item = &[u8]> {
     let count = if stride == 0 { 0 } else { count };
     bytes.chunks(stride.max(1)).take(count)
 }
@@ -171,9 +171,8 @@ fn members(fields: &[Field], bytes: &[u8], left: &mut usize, first: &mut bool, o
         match part(field, bytes) {
             Part::Whole(Shape::Fields { fields, .. }, own) if field.name.is_empty() => {
                 members(fields, own, left, first, out);
-                continue;
             }
-            _ if is_padding(field) => continue,
+            _ if is_padding(field) => {}
             part => {
                 if !std::mem::take(first) {
                     out.push(' ');

@@ -139,7 +139,7 @@ impl Builder<'_> {
         let deep = deep.checked_sub(1)?;
         let found = self.btf.get(id)?;
         Some(match &found.kind {
-            Kind::Int { size: 0, .. } => return None,
+            Kind::Int { size: 0, .. } | Kind::NoValue => return None,
             Kind::Int { size, boolean: true, .. } => Shape::Bool { size: *size as usize },
             Kind::Int { size, signed, .. } => self.int(*size as usize, *signed, name),
             Kind::Float { size } => Shape::Bytes { size: *size as usize },
@@ -182,7 +182,6 @@ impl Builder<'_> {
                 }
             }
             Kind::Modifier(of) => self.build(*of, name, deep)?,
-            Kind::NoValue => return None,
         })
     }
 

@@ -33,7 +33,7 @@ impl Writer {
     }
 
     fn int(&mut self, name: &str, size: u32, encoding: u32) -> u32 {
-        self.add(name, 1, 0, false, size, &[encoding << 24 | size * 8])
+        self.add(name, 1, 0, false, size, &[encoding << 24 | (size * 8)])
     }
 
     fn array(&mut self, element: u32, count: u32) -> u32 {

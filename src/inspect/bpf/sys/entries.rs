@@ -67,16 +67,13 @@ impl<'a> Entries<'a> {
     pub(crate) fn page(&mut self) -> io::Result<Option<Page<'_>>> {
         let mut count = 0;
         while count == 0 && !self.ended {
-            count = match self.batches {
-                true => match self.batch() {
-                    // What a kernel cannot do it says at the first batch.
-                    Err(error) if unsupported(&error) && self.position.is_none() => {
-                        self.batches = false;
-                        continue;
-                    }
-                    result => result?,
-                },
-                false => self.one_by_one()?,
+            count = match if self.batches { self.batch() } else { self.one_by_one() } {
+                // What a kernel cannot do it says at the first batch.
+                Err(error) if self.batches && unsupported(&error) && self.position.is_none() => {
+                    self.batches = false;
+                    0
+                }
+                result => result?,
             };
         }
         self.seen += count;
