@@ -1,4 +1,4 @@
-//! The eBPF programs: what happens to a Service's packets at the sockets that send them.
+//! The eBPF programs: what happens to a Service's packets, at the sockets that send them and at the devices.
 //!
 //! `hooks` has one program for each attach type; `connect`, `datagram` and `restore` are what they do; `maps` are the maps
 //! and how the shared lookup reads them; `client` is
@@ -14,6 +14,7 @@ mod connect;
 mod datagram;
 mod hooks;
 mod maps;
+mod packet;
 mod restore;
 
 #[panic_handler]

@@ -71,6 +71,9 @@ pub struct Settings {
     pub yield_ns: u64,
     pub node_netns: u64,
     pub options: Options,
+    pub snat_first: u16,
+    pub snat_last: u16,
+    pub mark: u32,
 }
 
 #[inline(always)]
@@ -83,9 +86,20 @@ pub fn settings() -> Settings {
                 yield_ns: (*config).yield_ns,
                 node_netns: (*config).node_netns,
                 options: (*config).options,
+                snat_first: (*config).snat_first,
+                snat_last: (*config).snat_last,
+                mark: (*config).mark,
             }
         },
-        None => Settings { mode: Mode::Off, yield_ns: 0, node_netns: 0, options: Options(0) },
+        None => Settings {
+            mode: Mode::Off,
+            yield_ns: 0,
+            node_netns: 0,
+            options: Options(0),
+            snat_first: 0,
+            snat_last: 0,
+            mark: 0,
+        },
     }
 }
 

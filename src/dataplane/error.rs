@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use super::Full;
 use super::hooks::Hook;
+use crate::capture::command::CommandError;
 use crate::error::Hinted;
 
 /// How many of the last lines of the verifier's log an error shows.
@@ -147,6 +148,22 @@ pub enum DataplaneError {
     /// A map has no room.
     #[error(transparent)]
     Full(#[from] Full),
+    /// A network device could not be attached to.
+    #[error("cannot {action} network device {device}")]
+    Device {
+        /// What was attempted.
+        action: &'static str,
+        /// The device's name.
+        device: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// The network devices cannot be listed.
+    #[error("cannot list the network devices")]
+    Devices(#[from] CommandError),
+    /// What `ip` lists is not understood.
+    #[error("`ip -j addr` prints what is not understood")]
+    DeviceList(#[from] serde_json::Error),
     /// The operation needs a dataplane, and there is none.
     #[error("no dataplane is installed in {}", pins.display())]
     NotInstalled {
@@ -241,23 +258,32 @@ impl DataplaneError {
 
     /// A failure of loading one program.
     pub(super) fn of_program(hook: &Hook, error: ProgramError) -> Self {
+        Self::of_loading(hook.program, (hook.feature, hook.since, "CONFIG_CGROUP_BPF"), error)
+    }
+
+    /// A failure of loading a program of the packet path.
+    pub(super) fn of_packet_program(program: &'static str, error: ProgramError) -> Self {
+        Self::of_loading(program, ("programs of network devices", "5.10", "CONFIG_NET_CLS_BPF"), error)
+    }
+
+    /// A failure of loading a program that needs a feature: its name, the first Linux with it, its option.
+    fn of_loading(
+        program: &'static str,
+        needs: (&'static str, &'static str, &'static str),
+        error: ProgramError,
+    ) -> Self {
         match error {
             ProgramError::LoadError { io_error, verifier_log } => {
                 let log = verifier_log.to_string();
                 let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
                 if lines.is_empty() && refused(&io_error) {
-                    return Self::Kernel {
-                        kernel: kernel(),
-                        feature: hook.feature,
-                        since: hook.since,
-                        config: "CONFIG_CGROUP_BPF",
-                        source: io_error,
-                    };
+                    let (feature, since, config) = needs;
+                    return Self::Kernel { kernel: kernel(), feature, since, config, source: io_error };
                 }
                 let tail = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");
-                Self::Verifier { program: hook.program, kernel: kernel(), log: tail, source: io_error }
+                Self::Verifier { program, kernel: kernel(), log: tail, source: io_error }
             }
-            other => Self::Program { action: "load", program: hook.program, source: Box::new(other) },
+            other => Self::Program { action: "load", program, source: Box::new(other) },
         }
     }
 

@@ -3,11 +3,12 @@
 use std::io;
 
 use aya::EbpfLoader;
-use aya::programs::{CgroupSockAddr, ProgramType};
+use aya::programs::{CgroupSockAddr, ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use kpx_abi::map_name;
 
 use super::Capacity;
+use super::attach::PACKET_HOOKS;
 use super::error::{DataplaneError, missing_capabilities};
 use super::hooks::HOOKS;
 use super::pins::Paths;
@@ -40,6 +41,8 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
         (map_name::SOURCES, capacity.sources),
         (map_name::CLIENTS, capacity.clients),
         (map_name::AFFINITY, capacity.affinity),
+        (map_name::CONNTRACK, capacity.conntrack),
+        (map_name::FRAGMENTS, capacity.fragments),
     ] {
         loader.map_max_entries(map, size);
     }
@@ -56,6 +59,14 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
         let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
         let program: &mut CgroupSockAddr = program.try_into().map_err(|e| DataplaneError::of_program(hook, e))?;
         program.load().map_err(|e| DataplaneError::of_program(hook, e))?;
+        let path = paths.programs().join(hook.program);
+        program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+    }
+    for hook in &PACKET_HOOKS {
+        let failed = |error| DataplaneError::of_packet_program(hook.program, error);
+        let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
+        let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
         let path = paths.programs().join(hook.program);
         program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use aya::Pod;
 use kpx_abi::{
-    Backend, Config, Frontend, FrontendKey, FrontendRef, LAYOUT_VERSION, Stats, YieldKey, YieldUntil, map_name,
+    Backend, Config, Device, Flow, Frontend, FrontendKey, FrontendRef, LAYOUT_VERSION, Stats, Tuple, YieldKey,
+    YieldUntil, map_name,
 };
 
 use super::error::DataplaneError;
@@ -24,6 +25,8 @@ pub(super) struct Maps {
     pub(super) stats: Table<u32, Stats>,
     pub(super) reasons: Table<u32, u64>,
     pub(super) yields: Table<YieldKey, YieldUntil>,
+    pub(super) devices: Table<u32, Device>,
+    pub(super) flows: Table<Tuple, Flow>,
 }
 
 pub(super) fn failed(action: &'static str, map: &'static str) -> impl FnOnce(io::Error) -> DataplaneError {
@@ -59,6 +62,8 @@ impl Maps {
             stats: open(pins, map_name::STATS)?,
             reasons: open(pins, map_name::REASONS)?,
             yields: open(pins, map_name::YIELD)?,
+            devices: open(pins, map_name::DEVICES)?,
+            flows: open(pins, map_name::CONNTRACK)?,
         })
     }
 

@@ -3,7 +3,9 @@
 //! Everything is pinned on a BPF filesystem, so it keeps serving when no kpx runs, and the next kpx takes it up where
 //! the last one left it, also where that one was killed half-way.
 
+mod attach;
 mod counters;
+mod devices;
 mod entries;
 mod error;
 mod foreign;
@@ -11,6 +13,7 @@ mod hooks;
 mod links;
 mod load;
 mod maps;
+mod packet;
 mod pins;
 mod reconcile;
 mod served;
@@ -22,9 +25,10 @@ use std::time::Duration;
 use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, YieldKey, YieldUntil, map_name};
 
 pub use counters::{Counters, ServiceCounters};
+pub use devices::NodeDevice;
 pub use error::DataplaneError;
 pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
-pub use kpx_abi::{Mode, Reason, Stats};
+pub use kpx_abi::{Mode, Reason, Stats, Timeouts};
 pub use links::Attachment;
 pub use pins::Paths;
 pub use reconcile::{Changes, Full};
@@ -61,6 +65,10 @@ pub struct Capacity {
     pub clients: u32,
     /// Clients whose affinity to a Service is remembered; the one that came longest ago makes room for a further one.
     pub affinity: u32,
+    /// Entries of flows of the packet path: two for each, and two more if it is masqueraded; takes memory only as they come.
+    pub conntrack: u32,
+    /// Fragmented datagrams whose ports are remembered at one time.
+    pub fragments: u32,
 }
 
 impl Default for Capacity {
@@ -76,6 +84,8 @@ impl Default for Capacity {
             sources: 4096,
             clients: 4096,
             affinity: 65_536,
+            conntrack: 524_288,
+            fragments: 8192,
         }
     }
 }
@@ -169,10 +179,13 @@ impl Dataplane {
         let maps = Maps::open(&paths.maps())?;
         let mut config = maps.config()?;
         if config.layout_version == 0 {
+            let snat = packet::source_ports();
             config = Config {
                 layout_version: LAYOUT_VERSION,
                 // Before Linux 5.14 the namespace cannot be told; then the rules refuse datagrams.
                 node_netns: sys::netns_cookie().unwrap_or(0),
+                snat_first: snat.first,
+                snat_last: snat.last,
                 ..config
             };
             maps.set_config(&config)?;
@@ -332,6 +345,7 @@ impl Dataplane {
     /// Detaches and unpins everything, in whatever state it is. Twice is no error.
     pub fn remove(paths: &Paths) -> Result<(), DataplaneError> {
         links::detach(paths)?;
+        packet::detach_all(paths)?;
         load::unpin(paths)
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FsWord, statfs};
 
+use super::attach::PACKET_HOOKS;
 use super::error::DataplaneError;
 use super::hooks::HOOKS;
 
@@ -109,7 +110,8 @@ impl Found {
         }
         let lacks = |found: &[String], name: &str| !found.iter().any(|f| f == name);
         let maps = kpx_abi::map_name::ALL.into_iter().filter(|name| lacks(&self.maps, name));
-        let programs = HOOKS.iter().map(|hook| hook.program).filter(|name| lacks(&self.programs, name));
+        let names = HOOKS.iter().map(|hook| hook.program).chain(PACKET_HOOKS.iter().map(|hook| hook.program));
+        let programs = names.filter(|name| lacks(&self.programs, name));
         let missing: Vec<String> =
             maps.map(|name| format!("map {name}")).chain(programs.map(|name| format!("program {name}"))).collect();
         match (missing.is_empty(), self.links.is_empty()) {
@@ -126,7 +128,7 @@ mod tests {
 
     fn found(maps: usize, programs: usize, links: usize) -> Pinned {
         let names = |all: &[&str], n: usize| all.iter().take(n).map(ToString::to_string).collect::<Vec<_>>();
-        let hooks = HOOKS.map(|hook| hook.program);
+        let hooks: Vec<_> = HOOKS.iter().map(|h| h.program).chain(PACKET_HOOKS.iter().map(|h| h.program)).collect();
         Found {
             maps: names(&kpx_abi::map_name::ALL, maps),
             programs: names(&hooks, programs),
@@ -141,10 +143,10 @@ mod tests {
         assert_eq!(found(0, 0, 0), Pinned::Nothing);
         assert_eq!(found(3, 0, 0), Pinned::Remains);
         assert_eq!(found(maps, 7, 0), Pinned::Remains);
-        assert_eq!(found(maps, 8, 0), Pinned::Complete);
-        assert_eq!(found(maps, 8, 3), Pinned::Complete);
+        assert_eq!(found(maps, 10, 0), Pinned::Complete);
+        assert_eq!(found(maps, 10, 3), Pinned::Complete);
         let last = kpx_abi::map_name::ALL[maps - 1];
-        assert_eq!(found(maps - 1, 8, 3), Pinned::Damaged(vec![format!("map {last}")]));
+        assert_eq!(found(maps - 1, 10, 3), Pinned::Damaged(vec![format!("map {last}")]));
     }
 
     #[test]

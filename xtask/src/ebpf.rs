@@ -114,11 +114,12 @@ fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 fn source_hash() -> Result<String> {
     let mut files: Vec<PathBuf> =
         ["ebpf/Cargo.toml", "ebpf/Cargo.lock", "ebpf/abi/Cargo.toml"].map(PathBuf::from).into();
-    for folder in ["ebpf/src", "ebpf/abi/src"] {
-        for entry in fs_err::read_dir(root().join(folder))? {
+    let mut folders: Vec<PathBuf> = ["ebpf/src", "ebpf/abi/src"].map(PathBuf::from).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs_err::read_dir(root().join(&folder))? {
             let entry = entry?;
-            ensure!(entry.file_type()?.is_file(), "{} is no file", entry.path().display());
-            files.push(Path::new(folder).join(entry.file_name()));
+            let found = if entry.file_type()?.is_dir() { &mut folders } else { &mut files };
+            found.push(folder.join(entry.file_name()));
         }
     }
     files.sort();

@@ -5,13 +5,14 @@ use anyhow::{Result, bail};
 use crate::shell::{Privilege, cmd, say, which};
 
 /// A program and the Debian package that has it.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 10] = [
     ("iptables-save", "iptables"),
     ("nft", "nftables"),
     ("nfacct", "nfacct"),
     ("ipset", "ipset"),
     ("conntrack", "conntrack"),
     ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
     ("bpftool", "bpftool"),
     ("sysctl", "procps"),
     ("curl", "curl"),

@@ -36,10 +36,19 @@ pub mod map_name {
     /// [`AffinityKey`](crate::AffinityKey) → [`Affinity`](crate::Affinity), the one used longest ago evicted.
     pub const AFFINITY: &str = "kpx_affinity";
 
+    /// [`Flow`](crate::Flow) by [`Tuple`](crate::Tuple): flows of the packet path.
+    pub const CONNTRACK: &str = "kpx_conntrack";
+    /// [`FragmentKey`](crate::packet::FragmentKey) → [`Ports`](crate::packet::Ports), the one used longest ago evicted.
+    pub const FRAGMENTS: &str = "kpx_fragments";
+    /// [`Device`](crate::Device) by ifindex.
+    pub const DEVICES: &str = "kpx_devices";
+    /// Where a program lays out what its stack has no room for, one element for each processor.
+    pub const SCRATCH: &str = "kpx_scratch";
+
     /// All of them, in the order in which they are created.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 19] = [
         CONFIG, INDEX, FRONTENDS, SLOTS, BACKENDS, STATS, REASONS, PEERS, SOCKETS, YIELD, ADDRESSES, NETWORKS, SOURCES,
-        CLIENTS, AFFINITY,
+        CLIENTS, AFFINITY, CONNTRACK, FRAGMENTS, DEVICES, SCRATCH,
     ];
 }
 
@@ -105,6 +114,11 @@ pub struct Config {
     pub snat_first: u16,
     /// Last port, machine byte order, that a masqueraded flow may get.
     pub snat_last: u16,
+    /// Bits set in the mark of every packet that is translated before routing, so that a `notrack` rule can keep it from
+    /// the kernel's conntrack; 0: none.
+    pub mark: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// What the programs may take for granted, as bits of [`Config::options`].

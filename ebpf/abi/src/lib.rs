@@ -35,9 +35,12 @@ macro_rules! bits {
 
 mod addr;
 mod config;
+mod conntrack;
+mod device;
 mod flow;
 mod lookup;
 mod node;
+pub mod packet;
 mod reason;
 mod socket;
 mod types;
@@ -46,6 +49,13 @@ mod user;
 
 pub use addr::{Addr, flow_hash, is_loopback, is_stand_in, is_v4, owner, same, stand_in, unspecified};
 pub use config::{Config, LAYOUT_VERSION, Mode, Options, map_name};
+#[cfg(any(test, feature = "user"))]
+pub use conntrack::expired;
+pub use conntrack::{
+    Failure, Flow, Flows, Full, Hook, Opening, PortRange, Role, Room, Stage, TOUCH_NS, TRIES, Timeouts, Tuple,
+    masquerade, open, replaceable, stage,
+};
+pub use device::Device;
 pub use flow::{Datagram, Known, datagram};
 pub use lookup::{ATTEMPTS, DropReason, Maps, Origin, Request, Verdict, keeps, list, lookup};
 pub use node::{AddressFlags, Affinity, AffinityKey, Client, NetworkFlags, NetworkKey, SourceKey};

@@ -40,11 +40,35 @@ pub enum Reason {
     Deferred = 16,
     /// Binding a NodePort refused.
     BindRefused = 17,
+    /// Packet path: a new flow translated.
+    FlowOpened = 18,
+    /// Packet path: a packet of a known flow translated on its way to the backend.
+    Forwarded = 19,
+    /// Packet path: a packet of a known flow translated on its way to the client.
+    Replied = 20,
+    /// Packet path: an ICMP error about a translated packet translated.
+    ErrorTranslated = 21,
+    /// Packet path: a later fragment of a datagram that is not translated here, or whose first fragment is missing.
+    FragmentUnknown = 22,
+    /// Packet path: answered with port unreachable.
+    PacketRefused = 23,
+    /// Packet path: dropped, as the Service demands.
+    PacketDropped = 24,
+    /// Packet path: dropped, since there is no room for another flow.
+    ConntrackFull = 25,
+    /// Packet path: dropped, since all source ports tried are in use.
+    NoPort = 26,
+    /// Packet path: dropped, since the device has no address to masquerade with.
+    NoSource = 27,
+    /// Packet path: a packet of the node's own with no route to the backend, left alone.
+    NoRoute = 28,
+    /// Packet path: headers that are not understood, left alone.
+    Unparsed = 29,
 }
 
 impl Reason {
     /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 30;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -66,6 +90,18 @@ impl Reason {
         Self::NoStorage,
         Self::Deferred,
         Self::BindRefused,
+        Self::FlowOpened,
+        Self::Forwarded,
+        Self::Replied,
+        Self::ErrorTranslated,
+        Self::FragmentUnknown,
+        Self::PacketRefused,
+        Self::PacketDropped,
+        Self::ConntrackFull,
+        Self::NoPort,
+        Self::NoSource,
+        Self::NoRoute,
+        Self::Unparsed,
     ];
 
     /// The name, lower case with underscores.
@@ -89,6 +125,18 @@ impl Reason {
             Self::NoStorage => "no_storage",
             Self::Deferred => "deferred",
             Self::BindRefused => "bind_refused",
+            Self::FlowOpened => "flow_opened",
+            Self::Forwarded => "forwarded",
+            Self::Replied => "replied",
+            Self::ErrorTranslated => "error_translated",
+            Self::FragmentUnknown => "fragment_unknown",
+            Self::PacketRefused => "packet_refused",
+            Self::PacketDropped => "packet_dropped",
+            Self::ConntrackFull => "conntrack_full",
+            Self::NoPort => "no_port",
+            Self::NoSource => "no_source",
+            Self::NoRoute => "no_route",
+            Self::Unparsed => "unparsed",
         }
     }
 }

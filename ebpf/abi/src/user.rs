@@ -1,8 +1,9 @@
 //! The map types as plain old data, for user space.
 
+use crate::packet::{FragmentKey, Ports};
 use crate::{
-    AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Frontend, FrontendKey, FrontendRef, NetworkFlags,
-    NetworkKey, Peer, Socket, SourceKey, Stats, YieldKey, YieldUntil,
+    AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Device, Flow, Frontend, FrontendKey, FrontendRef,
+    NetworkFlags, NetworkKey, Peer, Socket, SourceKey, Stats, Tuple, YieldKey, YieldUntil,
 };
 
 macro_rules! pod {
@@ -21,7 +22,7 @@ macro_rules! pod {
             /// Sizes as the sum of the fields' sizes: an implicit padding byte would make a type larger.
             #[test]
             fn no_type_has_hidden_padding() {
-                assert_eq!(size_of::<Config>(), 4 + 4 + 8 + 8 + 4 + 2 + 2);
+                assert_eq!(size_of::<Config>(), 4 + 4 + 8 + 8 + 4 + 2 + 2 + 4 + 4);
                 assert_eq!(size_of::<FrontendKey>(), 16 + 2 + 1 + 1);
                 assert_eq!(size_of::<FrontendRef>(), 4);
                 assert_eq!(size_of::<Frontend>(), 20 + 4 + 8 + 8 + 4 + 4);
@@ -37,6 +38,11 @@ macro_rules! pod {
                 assert_eq!(size_of::<Client>(), 16 + 16);
                 assert_eq!(size_of::<AffinityKey>(), 16 + 4);
                 assert_eq!(size_of::<Affinity>(), 8 + 4 + 4);
+                assert_eq!(size_of::<Tuple>(), 16 + 16 + 2 + 2 + 1 + 3);
+                assert_eq!(size_of::<Flow>(), 40 + 8 + 4 + 4 + 4 + 1 + 1 + 2);
+                assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 1 + 3);
+                assert_eq!(size_of::<Ports>(), 2 + 2);
+                assert_eq!(size_of::<Device>(), 16 + 16 + 6 + 2);
                 assert_eq!((size_of::<AddressFlags>(), size_of::<NetworkFlags>()), (4, 4));
             }
         }
@@ -50,15 +56,20 @@ pod!(
     Backend,
     Client,
     Config,
+    Device,
+    Flow,
+    FragmentKey,
     Frontend,
     FrontendKey,
     FrontendRef,
     NetworkFlags,
     NetworkKey,
     Peer,
+    Ports,
     Socket,
     SourceKey,
     Stats,
+    Tuple,
     YieldKey,
     YieldUntil
 );

@@ -1,0 +1,458 @@
+//! The flows of the packet path: what is remembered of each, how one is opened, when it is over.
+//!
+//! Addresses are translated where the kernel's own NAT does it, destinations before routing and sources after it, so
+//! routing, filters, path MTU and the kernel's conntrack see one consistent flow from the client to the backend:
+//!
+//! ```text
+//! client → frontend  ──ingress──►  client → backend  ──egress──►  node → backend      (the last if masqueraded)
+//! client ← frontend  ◄──egress───  client ← backend  ◄──ingress──  node ← backend
+//! ```
+//!
+//! Each arrow is an entry: [`Role::Forward`], [`Role::Masquerade`], [`Role::Unmasquerade`], [`Role::Reply`].
+
+use crate::packet::{proto, signal};
+use crate::{Addr, is_v4, same};
+
+/// Key of `kpx_conntrack`: the addresses of a packet as it comes to a hook.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C, align(4))]
+pub struct Tuple {
+    /// Source address, network byte order; IPv4 as `::ffff:a.b.c.d`.
+    pub src: Addr,
+    /// Destination address, network byte order.
+    pub dst: Addr,
+    /// Source port, network byte order.
+    pub sport: u16,
+    /// Destination port, network byte order.
+    pub dport: u16,
+    /// IANA protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+impl Tuple {
+    /// The tuple of a packet that answers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto, pad: [0; 3] }
+    }
+
+    /// Whether it is of IPv4.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        is_v4(&self.src)
+    }
+
+    /// Whether both are the same; without a function call.
+    #[inline(always)]
+    pub const fn same(&self, other: &Self) -> bool {
+        same(&self.src, &other.src)
+            && same(&self.dst, &other.dst)
+            && self.sport == other.sport
+            && self.dport == other.dport
+            && self.proto == other.proto
+    }
+}
+
+/// What an entry of `kpx_conntrack` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Role {
+    /// A client's packet to a frontend becomes one to a backend.
+    Forward = 1,
+    /// A client's packet to a backend gets an address of the node as its source.
+    Masquerade = 2,
+    /// A backend's answer to that address becomes one to the client.
+    Unmasquerade = 3,
+    /// A backend's answer to a client comes from the frontend.
+    Reply = 4,
+    /// The kernel's rules have this flow: it is left to them.
+    Left = 5,
+}
+
+/// Where an entry applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Before routing.
+    Ingress,
+    /// After routing.
+    Egress,
+}
+
+/// Value of `kpx_conntrack`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flow {
+    /// What the packet becomes. Of [`Role::Masquerade`]: all zero until the first packet leaves by a device.
+    pub to: Tuple,
+    /// `CLOCK_MONOTONIC` nanoseconds of a packet within the last second of use ([`TOUCH_NS`]).
+    pub last_ns: u64,
+    /// Service id.
+    pub service: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// A flow of the node's own sockets: the device (ifindex) that its packets were routed to; 0 of any other.
+    pub device: u32,
+    /// A [`Role`].
+    pub role: u8,
+    /// Bits of [`signal`] that packets of this direction have shown.
+    pub seen: u8,
+    /// Zero.
+    pub pad: [u8; 2],
+}
+
+/// How stale [`Flow::last_ns`] may be, so that not every packet writes to memory that all processors read.
+pub const TOUCH_NS: u64 = 1_000_000_000;
+
+impl Flow {
+    /// Where it applies. The node's own packets are first met after routing, and their answers have to be what the
+    /// socket expects before they are delivered: they go the other way round.
+    #[inline(always)]
+    pub const fn hook(&self) -> Option<Hook> {
+        let own = self.device != 0;
+        match (self.role, own) {
+            (FORWARD, false) | (UNMASQUERADE, _) | (REPLY, true) => Some(Hook::Ingress),
+            (FORWARD, true) | (MASQUERADE, _) | (REPLY, false) => Some(Hook::Egress),
+            _ => None,
+        }
+    }
+
+    /// Whether a source is still to be chosen.
+    #[inline(always)]
+    pub const fn undecided(&self) -> bool {
+        self.role == MASQUERADE && self.to.proto == 0
+    }
+}
+
+const FORWARD: u8 = Role::Forward as u8;
+const MASQUERADE: u8 = Role::Masquerade as u8;
+const UNMASQUERADE: u8 = Role::Unmasquerade as u8;
+const REPLY: u8 = Role::Reply as u8;
+
+/// How flows are remembered; the kernel's hash, or an ordinary collection.
+pub trait Flows {
+    /// A flow.
+    fn get(&self, key: &Tuple) -> Option<&Flow>;
+    /// Adds one, whatever there is.
+    fn put(&mut self, key: &Tuple, flow: &Flow) -> Result<(), Full>;
+    /// Adds one where none is; false if there is one.
+    fn add(&mut self, key: &Tuple, flow: &Flow) -> Result<bool, Full>;
+    /// Forgets one.
+    fn forget(&mut self, key: &Tuple);
+    /// A number, evenly distributed.
+    fn random(&mut self) -> u32;
+}
+
+/// There is no room for another flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Why a flow could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// No room.
+    Full,
+    /// Every source port tried is in use.
+    NoPort,
+}
+
+impl From<Full> for Failure {
+    fn from(_: Full) -> Self {
+        Self::Full
+    }
+}
+
+/// Source ports to choose from, first and last, host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First.
+    pub first: u16,
+    /// Last.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// The port for a random number, network byte order.
+    #[inline(always)]
+    pub const fn pick(&self, random: u32) -> u16 {
+        let size = (self.last as u64 + 1).saturating_sub(self.first as u64);
+        let offset = ((random as u64 * size) >> 32) as u16;
+        (self.first + offset).to_be()
+    }
+}
+
+/// How many source ports are tried before a flow is given up: even with nine ports of ten in use, one of six flows fails.
+pub const TRIES: u32 = 16;
+
+/// What a new flow is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Opening {
+    /// The client's packet: from the client to the frontend.
+    pub request: Tuple,
+    /// Address of the backend, network byte order.
+    pub backend_addr: Addr,
+    /// Port of the backend, network byte order.
+    pub backend_port: u16,
+    /// Whether the backend shall see an address of the node.
+    pub masquerade: bool,
+    /// Zero.
+    pub pad: u8,
+    /// Service id.
+    pub service: u32,
+    /// Backend id.
+    pub backend: u32,
+    /// The device of a flow of the node's own; 0 of any other.
+    pub device: u32,
+}
+
+/// Room to build entries in: the kernel's stack is too small for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Room {
+    /// A key.
+    pub key: Tuple,
+    /// An entry.
+    pub flow: Flow,
+}
+
+/// Opens a flow; `to` becomes what its packets are.
+///
+/// The answer's entry is there before the request's, so no packet goes whose answer would not be understood. Two flows
+/// of one client with one port to one backend (by way of two frontends) would have the same answers: the second
+/// gets another source port.
+#[inline(always)]
+pub fn open<F: Flows>(
+    flows: &mut F,
+    opening: &Opening,
+    ports: PortRange,
+    now_ns: u64,
+    room: &mut Room,
+    to: &mut Tuple,
+) -> Result<(), Failure> {
+    *to = opening.request;
+    to.dst = opening.backend_addr;
+    to.dport = opening.backend_port;
+    room.flow.to = opening.request.reversed();
+    room.flow.last_ns = now_ns;
+    room.flow.service = opening.service;
+    room.flow.backend = opening.backend;
+    room.flow.device = opening.device;
+    room.flow.role = REPLY;
+    room.flow.seen = 0;
+    room.flow.pad = [0; 2];
+    let mut found = false;
+    for _ in 0..TRIES {
+        room.key = to.reversed();
+        if flows.add(&room.key, &room.flow)? {
+            found = true;
+            break;
+        }
+        // A former flow of this very client and frontend, or one that is over, makes room.
+        let free = match flows.get(&room.key) {
+            Some(other) => other.role == REPLY && (other.to.same(&room.flow.to) || other.seen & ENDS != 0),
+            None => true,
+        };
+        if free {
+            flows.put(&room.key, &room.flow)?;
+            found = true;
+            break;
+        }
+        to.sport = ports.pick(flows.random());
+    }
+    if !found {
+        return Err(Failure::NoPort);
+    }
+    if opening.masquerade && opening.device == 0 {
+        room.key = *to;
+        room.flow.to = Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, pad: [0; 3] };
+        room.flow.role = MASQUERADE;
+        flows.put(&room.key, &room.flow)?;
+    } else {
+        // What a former flow with these addresses left.
+        room.key = *to;
+        if let Some(other) = flows.get(&room.key)
+            && other.role == MASQUERADE
+        {
+            flows.forget(&room.key);
+        }
+    }
+    room.flow.to = *to;
+    room.flow.role = FORWARD;
+    room.flow.seen = signal::OPENS;
+    flows.put(&opening.request, &room.flow)?;
+    Ok(())
+}
+
+/// Chooses the source of a flow whose first packet leaves by a device with this address; `to` becomes what its packets
+/// are. `key` is the packet as the backend would see it without masquerade, `flow` its entry.
+#[inline(always)]
+pub fn masquerade<F: Flows>(
+    flows: &mut F,
+    key: &Tuple,
+    addr: &Addr,
+    ports: PortRange,
+    now_ns: u64,
+    room: &mut Room,
+    to: &mut Tuple,
+) -> Result<(), Failure> {
+    let Some(flow) = flows.get(key) else { return Err(Failure::Full) };
+    room.flow = *flow;
+    room.flow.to = key.reversed();
+    room.flow.last_ns = now_ns;
+    room.flow.role = UNMASQUERADE;
+    room.flow.seen = 0;
+    *to = *key;
+    to.src = *addr;
+    let mut found = false;
+    for _ in 0..TRIES {
+        to.sport = ports.pick(flows.random());
+        room.key = to.reversed();
+        if flows.add(&room.key, &room.flow)? {
+            found = true;
+            break;
+        }
+    }
+    if !found {
+        return Err(Failure::NoPort);
+    }
+    room.flow.to = *to;
+    room.flow.role = MASQUERADE;
+    flows.put(key, &room.flow)?;
+    Ok(())
+}
+
+/// Signals after which a direction carries nothing new.
+const ENDS: u8 = signal::FINISHES | signal::RESETS;
+
+/// Whether a packet that opens a flow may take the place of one with the same addresses.
+///
+/// A client uses a port again only when it has nothing left of the flow before, and a frontend's flow that
+/// ended on either side is over for it.
+#[inline(always)]
+pub const fn replaceable(request_seen: u8, reply_seen: u8) -> bool {
+    (request_seen | reply_seen) & ENDS != 0
+}
+
+/// How far a flow has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not answered yet.
+    Opening,
+    /// Answered.
+    Established,
+    /// One side has finished, or both.
+    Closing,
+    /// Reset.
+    Closed,
+}
+
+/// The stage, from what both directions have shown.
+#[inline(always)]
+pub const fn stage(request_seen: u8, reply_seen: u8) -> Stage {
+    let both = request_seen | reply_seen;
+    if both & signal::RESETS != 0 {
+        Stage::Closed
+    } else if both & signal::FINISHES != 0 {
+        Stage::Closing
+    } else if reply_seen != 0 || request_seen & signal::CARRIES != 0 {
+        Stage::Established
+    } else {
+        Stage::Opening
+    }
+}
+
+/// How long flows are kept after their last packet, seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP and SCTP before an answer.
+    pub opening: u64,
+    /// TCP, answered.
+    pub tcp: u64,
+    /// SCTP, answered: heartbeats come every 30 s.
+    pub sctp: u64,
+    /// TCP and SCTP once a side has finished.
+    pub closing: u64,
+    /// After a reset.
+    pub closed: u64,
+    /// Datagrams before an answer.
+    pub udp: u64,
+    /// Datagrams, answered.
+    pub udp_answered: u64,
+}
+
+impl Default for Timeouts {
+    /// Those of the kernel's conntrack (Linux 6.18, `net.netfilter.nf_conntrack_*`), so no flow ends earlier than under
+    /// kube-proxy.
+    fn default() -> Self {
+        Self { opening: 60, tcp: 432_000, sctp: 210, closing: 120, closed: 10, udp: 30, udp_answered: 120 }
+    }
+}
+
+impl Timeouts {
+    /// How long a flow of this protocol is kept at this stage, nanoseconds.
+    pub const fn limit_ns(&self, protocol: u8, stage: Stage) -> u64 {
+        let seconds = match (protocol, stage) {
+            (proto::UDP, Stage::Opening) => self.udp,
+            (proto::UDP, _) => self.udp_answered,
+            (_, Stage::Opening) => self.opening,
+            (proto::SCTP, Stage::Established) => self.sctp,
+            (_, Stage::Established) => self.tcp,
+            (_, Stage::Closing) => self.closing,
+            (_, Stage::Closed) => self.closed,
+        };
+        seconds.saturating_mul(1_000_000_000).saturating_add(TOUCH_NS)
+    }
+}
+
+/// The entries whose flow is over by this time.
+///
+/// A flow's age is that of its younger direction. Entries that a flow's end or a race has left alone are over
+/// as soon as an unanswered flow would be.
+#[cfg(any(test, feature = "user"))]
+pub fn expired<S: std::hash::BuildHasher>(
+    entries: &std::collections::HashMap<Tuple, Flow, S>,
+    timeouts: &Timeouts,
+    now_ns: u64,
+) -> std::vec::Vec<Tuple> {
+    let idle = |last_ns: u64| now_ns.saturating_sub(last_ns);
+    // The two entries that every packet of a flow touches: the request's and the answer's.
+    let pair_is_over = |request: (&Tuple, &Flow), reply: (&Tuple, &Flow)| {
+        let limit = timeouts.limit_ns(request.0.proto, stage(request.1.seen, reply.1.seen));
+        idle(request.1.last_ns.max(reply.1.last_ns)) > limit
+    };
+    let alone = |key: &Tuple, flow: &Flow| idle(flow.last_ns) > timeouts.limit_ns(key.proto, Stage::Opening);
+    let answer_is_over = |key: &Tuple, flow: &Flow| {
+        let request = flow.to.reversed();
+        match entries.get(&request) {
+            Some(other) if other.role == FORWARD && other.to.reversed() == *key => {
+                pair_is_over((&request, other), (key, flow))
+            }
+            _ => alone(key, flow),
+        }
+    };
+    let over = |key: &Tuple, flow: &Flow| match flow.role {
+        FORWARD => {
+            let reply = flow.to.reversed();
+            match entries.get(&reply) {
+                Some(other) if other.to.reversed() == *key => pair_is_over((key, flow), (&reply, other)),
+                _ => alone(key, flow),
+            }
+        }
+        REPLY => answer_is_over(key, flow),
+        MASQUERADE | UNMASQUERADE => {
+            let reply = if flow.role == MASQUERADE { key.reversed() } else { flow.to };
+            // One of several sources that a race has chosen: the others are never used again.
+            let forgotten = flow.role == UNMASQUERADE
+                && entries.get(&flow.to.reversed()).is_none_or(|chosen| chosen.to.reversed() != *key);
+            match entries.get(&reply) {
+                Some(other) if other.role == REPLY && !forgotten => answer_is_over(&reply, other),
+                _ => alone(key, flow),
+            }
+        }
+        _ => idle(flow.last_ns) > timeouts.limit_ns(key.proto, Stage::Established),
+    };
+    entries.iter().filter(|(key, flow)| over(key, flow)).map(|(key, _)| *key).collect()
+}

@@ -1,0 +1,183 @@
+//! The first packet of a flow.
+
+use aya_ebpf::helpers::bpf_get_prandom_u32;
+use kpx_abi::packet::{Kind, proto, signal};
+use kpx_abi::{
+    AddressFlags, Device, Flow, Flows as _, FrontendKey, Maps as _, Mode, NetworkFlags, Opening, Origin, Reason,
+    Request, Role, Tuple, Verdict, flow_hash, lookup, open,
+};
+
+use super::flows::{Conntrack, Scratch};
+use super::refuse::refuse;
+use super::skb::Skb;
+use super::{CHOSEN, DROP, NEXT, failed, number, send};
+use crate::maps::{Counter, Kernel, count, stick, tally};
+
+/// What is to happen to a packet.
+mod decision {
+    /// The flow in `scratch.opening` is to be opened.
+    pub(super) const OPEN: u32 = 0;
+    /// The sender is to be told that nobody is there.
+    pub(super) const REFUSE: u32 = 1;
+    /// Nothing is to be said.
+    pub(super) const DROP: u32 = 2;
+    /// It is not for us.
+    pub(super) const PASS: u32 = 3;
+}
+
+/// Decides about a packet that belongs to no flow of ours.
+#[inline(always)]
+pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
+    // After routing, only what the node itself sends is new: everything else has been seen before routing.
+    if scratch.egress && skb.came_by() != 0 || scratch.mode == Mode::Drain {
+        return NEXT;
+    }
+    // In the middle of a flow: it is the kernel's, or nobody's.
+    if scratch.packet.signals & signal::OPENS == 0 {
+        return NEXT;
+    }
+    if scratch.packet.tuple.proto == proto::UDP && scratch.mode == Mode::Active && left_to_kernel(scratch, known) {
+        count(Reason::Yielded);
+        return NEXT;
+    }
+    match decide(skb, scratch) {
+        decision::OPEN => {}
+        decision::REFUSE => return turn_away(skb, scratch),
+        decision::DROP => {
+            count(Reason::PacketDropped);
+            return DROP;
+        }
+        _ => return NEXT,
+    }
+    let outcome = begin(scratch);
+    if outcome != CHOSEN {
+        // Dropped, not left to the rules: the flow's next packet may find room, and two must not translate one flow.
+        count(failed(outcome));
+        return DROP;
+    }
+    count(Reason::FlowOpened);
+    tally(scratch.opening.service, Counter::Connects);
+    let own = scratch.opening.device;
+    send(skb, Role::Forward as u8, own, scratch)
+}
+
+/// Asks the lookup; what it finds is left in `scratch.opening`.
+#[inline(never)]
+fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
+    scratch.request = request(scratch);
+    let verdict = lookup(&Kernel, &scratch.request, || count(Reason::Retried));
+    if scratch.mode == Mode::Shadow {
+        return observe(scratch, &verdict);
+    }
+    match verdict {
+        Verdict::Backend { service, id, backend, masquerade, sticky } => {
+            scratch.opening = Opening {
+                request: scratch.packet.tuple,
+                backend_addr: backend.addr,
+                backend_port: backend.port,
+                masquerade,
+                pad: 0,
+                service,
+                backend: id,
+                device: if scratch.egress { skb.device() } else { 0 },
+            };
+            if sticky {
+                stick(&scratch.request.affinity_key(service), id, scratch.now_ns);
+            }
+            decision::OPEN
+        }
+        Verdict::Reject { service } => {
+            tally(service, Counter::Refused);
+            decision::REFUSE
+        }
+        Verdict::UndefinedPort => decision::REFUSE,
+        Verdict::Drop { .. } | Verdict::Unallocated => decision::DROP,
+        Verdict::NotService => {
+            count(Reason::NotService);
+            decision::PASS
+        }
+        Verdict::Defer { .. } | Verdict::Missed => {
+            count(Reason::Missed);
+            decision::PASS
+        }
+    }
+}
+
+/// Shadow mode: counts, and remembers which flows of datagrams the rules have.
+#[inline(always)]
+fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
+    let service = match *verdict {
+        Verdict::Backend { service, .. } => {
+            if scratch.packet.tuple.proto == proto::UDP {
+                scratch.room.flow =
+                    Flow { service, last_ns: scratch.now_ns, role: Role::Left as u8, ..Flow::default() };
+                // Without room the flow counts as new after the switch, as if it had been silent.
+                let _ = Conntrack.put(&scratch.packet.tuple, &scratch.room.flow);
+            }
+            service
+        }
+        Verdict::Reject { service } | Verdict::Drop { service, .. } => service,
+        _ => {
+            count(Reason::NotService);
+            return decision::PASS;
+        }
+    };
+    count(Reason::Shadow);
+    tally(service, Counter::Shadow);
+    decision::PASS
+}
+
+/// The question that a packet asks.
+#[inline(always)]
+fn request(scratch: &Scratch) -> Request {
+    let Tuple { src, dst, sport, dport, proto, .. } = scratch.packet.tuple;
+    let origin = if scratch.egress || Kernel.address(&src).has(AddressFlags::LOCAL) {
+        Origin::Node
+    } else if scratch.device.has(Device::POD) || Kernel.network(&src).has(NetworkFlags::POD) {
+        Origin::Pod
+    } else {
+        Origin::Outside
+    };
+    Request {
+        key: FrontendKey::new(dst, dport, proto),
+        origin,
+        client: src,
+        // SAFETY: a helper without conditions.
+        random: unsafe { bpf_get_prandom_u32() },
+        hash: flow_hash(&src, sport, &dst, dport, proto),
+        now_ns: scratch.now_ns,
+    }
+}
+
+/// Opens the flow of `scratch.opening`; what its packets become is left in `scratch.to`.
+#[inline(never)]
+fn begin(scratch: &mut Scratch) -> u32 {
+    let Scratch { opening, ports, now_ns, room, to, .. } = scratch;
+    number(open(&mut Conntrack, opening, *ports, *now_ns, room, to))
+}
+
+/// Refuses a packet. To the node's own sockets a drop on the way out says as much.
+#[inline(always)]
+fn turn_away(skb: Skb, scratch: &mut Scratch) -> i32 {
+    if scratch.egress || scratch.packet.kind as u8 != Kind::Whole as u8 {
+        count(Reason::PacketRefused);
+        return DROP;
+    }
+    refuse(skb, scratch)
+}
+
+/// Whether the rules translate this flow of datagrams still. They do for as long as their conntrack remembers it, and two
+/// must not translate one flow: the second answer would clash with the first.
+#[inline(always)]
+fn left_to_kernel(scratch: &Scratch, known: Option<*mut Flow>) -> bool {
+    let Some(flow) = known else { return false };
+    // SAFETY: an element of the map; its last word of use is written without order.
+    unsafe {
+        let left =
+            (*flow).role == Role::Left as u8 && scratch.now_ns.saturating_sub((*flow).last_ns) < scratch.yield_ns;
+        if left {
+            (*flow).last_ns = scratch.now_ns;
+        }
+        left
+    }
+}

@@ -1,0 +1,65 @@
+//! ICMP errors about translated packets: whoever sent the packet is to recognise it.
+
+use kpx_abi::packet::{Extent, Kind, parse};
+use kpx_abi::{Flows as _, Reason, same};
+
+use super::flows::{Conntrack, Scratch};
+use super::rewrite::{address_diff, port_diff, write_addresses, write_ports};
+use super::skb::{Checksum, Skb};
+use super::{DROP, NEXT, here};
+use crate::maps::count;
+
+/// Translates an error, if it is about a packet that was translated here, or whose answers are.
+///
+/// The quoted packet has travelled the other way, so what its answer would become tells what it was before. The
+/// checksum of the quoted transport header stays as it is: it is seldom quoted, and nobody can verify it.
+#[inline(never)]
+pub fn translate(skb: Skb, scratch: &mut Scratch) -> i32 {
+    let at = scratch.packet.transport;
+    let Some(quoted) = parse(&skb, at + 8, scratch.packet.ipv6, Extent::Quoted) else { return NEXT };
+    if !matches!(quoted.kind, Kind::Whole | Kind::FirstFragment) {
+        return NEXT;
+    }
+    scratch.quoted = quoted;
+    let quoted = &scratch.quoted;
+    scratch.room.key = quoted.tuple.reversed();
+    let Some(flow) = Conntrack.get(&scratch.room.key) else { return NEXT };
+    if flow.undecided() || !here(flow, scratch.egress) {
+        return NEXT;
+    }
+    scratch.quoted_to = flow.to.reversed();
+    let packet = &scratch.packet;
+    scratch.to = packet.tuple;
+    if same(&packet.tuple.dst, &quoted.tuple.src) {
+        scratch.to.dst = scratch.quoted_to.src;
+    }
+    // A router's error keeps the router's address.
+    if same(&packet.tuple.src, &quoted.tuple.dst) {
+        scratch.to.src = scratch.quoted_to.dst;
+    }
+    let (to, quoted_to) = (&scratch.to, &scratch.quoted_to);
+    let checksum = Checksum { at: at + 2, optional: false };
+    let outer = address_diff(&packet.tuple, to);
+    let inner = address_diff(&quoted.tuple, quoted_to);
+    let ports = port_diff(&quoted.tuple, quoted_to);
+    // The checksum of a quoted IPv4 header makes up for its addresses; IPv6 has none, but ICMPv6 has a pseudo header.
+    let summed = !packet.ipv6 || skb.fix_pseudo(checksum, outer) && skb.fix_body(checksum, inner);
+    let written = summed
+        && skb.fix_body(checksum, ports)
+        && write_ports(skb, quoted.transport, quoted_to)
+        && write_quoted_addresses(skb, scratch, inner)
+        && write_addresses(skb, packet.network, packet.ipv6, to, outer);
+    count(Reason::ErrorTranslated);
+    if written { NEXT } else { DROP }
+}
+
+/// As in an outer header, but that the ICMP checksum has been told of all of it.
+#[inline(always)]
+fn write_quoted_addresses(skb: Skb, scratch: &Scratch, diff: u64) -> bool {
+    let (at, to) = (scratch.quoted.network, &scratch.quoted_to);
+    if scratch.packet.ipv6 {
+        skb.store::<32>(at + 8, (&raw const *to).cast())
+    } else {
+        write_addresses(skb, at, false, to, diff)
+    }
+}

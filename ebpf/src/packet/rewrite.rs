@@ -1,0 +1,81 @@
+//! Writing other addresses and ports into a packet, and bringing its checksums up to date.
+
+use kpx_abi::Tuple;
+use kpx_abi::packet::{Kind, proto};
+
+use super::flows::Scratch;
+use super::skb::{Checksum, Skb, diff};
+
+/// The two addresses of a tuple.
+#[inline(always)]
+fn addresses(tuple: &Tuple) -> *const [u8; 32] {
+    (&raw const *tuple).cast()
+}
+
+/// The two ports of a tuple.
+#[inline(always)]
+fn ports(tuple: &Tuple) -> *const [u8; 4] {
+    (&raw const tuple.sport).cast()
+}
+
+/// The four bytes of an IPv4 address.
+#[inline(always)]
+fn v4(addr: &[u8; 16]) -> *const [u8; 4] {
+    (&raw const addr[12]).cast()
+}
+
+/// The change of the addresses, for checksums. That of an IPv4 address is that of its v4-mapped form.
+#[inline(always)]
+pub fn address_diff(from: &Tuple, to: &Tuple) -> u64 {
+    diff(addresses(from), addresses(to))
+}
+
+/// The change of the ports, for checksums.
+#[inline(always)]
+pub fn port_diff(from: &Tuple, to: &Tuple) -> u64 {
+    diff(ports(from), ports(to))
+}
+
+/// Writes the addresses of `to` into the IP header at `network`, whose addresses are those that `diff` leads away from.
+#[inline(always)]
+pub fn write_addresses(skb: Skb, network: u32, ipv6: bool, to: &Tuple, diff: u64) -> bool {
+    if ipv6 {
+        skb.store_summed(network + 8, addresses(to))
+    } else {
+        skb.store(network + 12, v4(&to.src))
+            && skb.store(network + 16, v4(&to.dst))
+            && skb.fix_header(network + 10, diff)
+    }
+}
+
+/// Writes the ports of `to` at the beginning of a transport header.
+#[inline(always)]
+pub fn write_ports(skb: Skb, transport: u32, to: &Tuple) -> bool {
+    skb.store(transport, ports(to))
+}
+
+/// Makes the packet one with the addresses and ports of `scratch.to`. False if it could not be written to: it may be
+/// changed in part, and must not go on.
+#[inline(never)]
+pub fn rewrite(skb: Skb, scratch: &Scratch) -> bool {
+    let (packet, to) = (&scratch.packet, &scratch.to);
+    let from = &packet.tuple;
+    let address_diff = address_diff(from, to);
+    if !write_addresses(skb, packet.network, packet.ipv6, to, address_diff) {
+        return false;
+    }
+    if packet.kind as u8 == Kind::LaterFragment as u8 {
+        return true;
+    }
+    let same_ports = from.sport == to.sport && from.dport == to.dport;
+    let checksum = match from.proto {
+        proto::TCP => Checksum { at: packet.transport + 16, optional: false },
+        proto::UDP => Checksum { at: packet.transport + 6, optional: true },
+        // SCTP's checksum does not cover addresses.
+        _ => return same_ports || write_ports(skb, packet.transport, to),
+    };
+    if !skb.fix_pseudo(checksum, address_diff) {
+        return false;
+    }
+    same_ports || skb.fix_body(checksum, port_diff(from, to)) && write_ports(skb, packet.transport, to)
+}

@@ -1,0 +1,148 @@
+//! Attaches the programs of the packet path to network devices: by pinned tcx links, and before Linux 6.6 by filters of a
+//! clsact qdisc, which stay of themselves.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use aya::programs::links::{FdLink, Link as _};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+
+use super::devices::NodeDevice;
+use super::error::DataplaneError;
+use super::load::gone;
+use super::pins::Paths;
+use crate::inspect::bpf::sys;
+
+/// A program of the packet path and its hook.
+pub(super) struct PacketHook {
+    /// Name of the program.
+    pub(super) program: &'static str,
+    /// Its hook.
+    attach: TcAttachType,
+}
+
+/// In the order of attaching: what translates answers before what begins flows. Detaching goes backwards.
+pub(super) const PACKET_HOOKS: [PacketHook; 2] = [
+    PacketHook { program: "kpx_egress", attach: TcAttachType::Egress },
+    PacketHook { program: "kpx_ingress", attach: TcAttachType::Ingress },
+];
+
+/// Where our filter stands among those of a clsact qdisc: by its place it is found again.
+const PRIORITY: u16 = 0x6b70;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+fn pin(paths: &Paths, hook: &PacketHook, index: u32) -> PathBuf {
+    paths.links().join(format!("{}-{index}", hook.program))
+}
+
+/// Attaches both programs to a device; what is attached stays.
+pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<(), DataplaneError> {
+    for hook in &PACKET_HOOKS {
+        let path = pin(paths, hook, device.index);
+        if linked_to(&path)? == Some(device.index) {
+            continue;
+        }
+        gone(fs_err::remove_file(&path))?;
+        let failed = |source: ProgramError| DataplaneError::Device {
+            action: "attach to",
+            device: device.name.clone(),
+            source: Box::new(source),
+        };
+        let mut program = SchedClassifier::from_pin(paths.programs().join(hook.program)).map_err(failed)?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        match program.attach_with_options(&device.name, hook.attach, order) {
+            Ok(id) => {
+                let link = program.take_link(id).map_err(failed)?;
+                let link =
+                    FdLink::try_from(link).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))))?;
+                link.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+            }
+            Err(ProgramError::SyscallError(call)) if lacks_tcx(&call.io_error) => {
+                attach_filter(&mut program, hook, &device.name).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Before Linux 6.6 the kernel does not know the attach type.
+fn lacks_tcx(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+fn attach_filter(program: &mut SchedClassifier, hook: &PacketHook, device: &str) -> Result<(), ProgramError> {
+    match qdisc_add_clsact(device) {
+        Err(error) if !exists(&error) => return Err(error.into()),
+        _ => {}
+    }
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    match program.attach_with_options(device, hook.attach, TcAttachOptions::Netlink(options)) {
+        // The filter is the kernel's now: the value that would take it away is let go of without doing so.
+        Ok(id) => program.take_link(id).map(std::mem::forget),
+        Err(ProgramError::TcError(error)) if exists(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn exists(error: &TcError) -> bool {
+    let kind = match error {
+        TcError::AlreadyAttached => return true,
+        TcError::NetlinkError(error) => error.raw_os_error(),
+        TcError::IoError(error) => error.raw_os_error(),
+        _ => None,
+    };
+    kind == Some(libc::EEXIST)
+}
+
+/// The device that a pinned link is attached to; none if there is no such pin, or its device is gone.
+fn linked_to(path: &std::path::Path) -> Result<Option<u32>, DataplaneError> {
+    let object = |action, source| DataplaneError::Object { action, path: path.to_owned(), source };
+    match sys::obj_get(path) {
+        Ok(fd) => {
+            let info = sys::link_info(fd.as_fd()).map_err(|source| object("ask about", source))?;
+            Ok((info.device() != 0).then(|| info.device()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(object("open", source)),
+    }
+}
+
+/// The devices that have pinned links, gone or not.
+pub(super) fn pinned(paths: &Paths) -> Result<Vec<u32>, DataplaneError> {
+    let entries = match fs_err::read_dir(paths.links()) {
+        Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found: Vec<u32> = entries
+        .iter()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            PACKET_HOOKS.iter().find_map(|hook| name.strip_prefix(hook.program)?.strip_prefix('-')?.parse().ok())
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Detaches both programs from a device; one that is gone has no name.
+pub(super) fn detach(paths: &Paths, index: u32, name: Option<&str>) -> Result<(), DataplaneError> {
+    for hook in PACKET_HOOKS.iter().rev() {
+        let path = pin(paths, hook, index);
+        if let Ok(fd) = sys::obj_get(&path) {
+            // At once; see `links::detach`.
+            let _ = sys::link_detach(fd.as_fd());
+            gone(fs_err::remove_file(&path))?;
+        } else if let Some(name) = name
+            && let Ok(filter) = SchedClassifierLink::attached(name, hook.attach, PRIORITY, HANDLE, None)
+        {
+            // Where there is no such filter there is nothing to do.
+            let _ = filter.detach();
+        }
+    }
+    Ok(())
+}
