@@ -10,6 +10,7 @@ mod live;
 mod modes;
 mod neighbours;
 mod object;
+mod packets;
 mod server;
 mod sockets;
 mod worlds;

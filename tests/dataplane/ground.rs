@@ -110,7 +110,7 @@ impl Drop for Ground {
 }
 
 /// The root of cgroup2, in whichever place it is mounted.
-fn cgroup_root() -> Option<PathBuf> {
+pub(super) fn cgroup_root() -> Option<PathBuf> {
     let mounts = fs_err::read_to_string("/proc/self/mounts").ok()?;
     mounts.lines().find_map(|line| {
         let mut words = line.split(' ');

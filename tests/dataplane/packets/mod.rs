@@ -1,0 +1,12 @@
+//! The packet path, with real packets between a client, two nodes and their pods. No kube-proxy is anywhere.
+
+mod devices;
+mod errors;
+mod flows;
+mod frontends;
+mod modes;
+mod peers;
+mod services;
+mod sizes;
+mod ways;
+mod world;
