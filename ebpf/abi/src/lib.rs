@@ -42,6 +42,7 @@ mod lookup;
 mod node;
 pub mod packet;
 mod reason;
+pub mod sctp;
 mod socket;
 mod types;
 #[cfg(feature = "user")]

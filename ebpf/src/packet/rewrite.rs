@@ -1,7 +1,8 @@
 //! Writing other addresses and ports into a packet, and bringing its checksums up to date.
 
 use kpx_abi::Tuple;
-use kpx_abi::packet::{Kind, proto};
+use kpx_abi::packet::{Bytes as _, Kind, proto};
+use kpx_abi::sctp::checksum_change;
 
 use super::flows::Scratch;
 use super::skb::{Checksum, Skb, diff};
@@ -72,10 +73,31 @@ pub fn rewrite(skb: Skb, scratch: &Scratch) -> bool {
         proto::TCP => Checksum { at: packet.transport + 16, optional: false },
         proto::UDP => Checksum { at: packet.transport + 6, optional: true },
         // SCTP's checksum does not cover addresses.
-        _ => return same_ports || write_ports(skb, packet.transport, to),
+        _ => return same_ports || write_sctp_ports(skb, scratch),
     };
     if !skb.fix_pseudo(checksum, address_diff) {
         return false;
     }
     same_ports || skb.fix_body(checksum, port_diff(from, to)) && write_ports(skb, packet.transport, to)
+}
+
+/// A fragment is too little to compute the checksum of the whole from.
+#[inline(never)]
+fn write_sctp_ports(skb: Skb, scratch: &Scratch) -> bool {
+    let (packet, to) = (&scratch.packet, &scratch.to);
+    let Some(old) = skb.read::<4>(packet.transport + 8) else { return false };
+    let old = u32::from_le_bytes(old);
+    // Zero is what the sender writes where the device is to compute it.
+    if old != 0 {
+        let behind = (packet.network + packet.length).wrapping_sub(packet.transport + 4) as u16;
+        let [a, b] = packet.tuple.sport.to_ne_bytes();
+        let [c, d] = packet.tuple.dport.to_ne_bytes();
+        let [e, f] = to.sport.to_ne_bytes();
+        let [g, h] = to.dport.to_ne_bytes();
+        let new = (old ^ checksum_change([a, b, c, d], [e, f, g, h], behind)).to_le_bytes();
+        if packet.kind as u8 != Kind::Whole as u8 || !skb.store(packet.transport + 8, &raw const new) {
+            return false;
+        }
+    }
+    write_ports(skb, packet.transport, to)
 }
