@@ -7,8 +7,8 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData};
 use kpx::dataplane::Paths;
 use kpx_abi::{
-    Addr, AddressFlags, Backend, BackendFlags, BackendState, Config, Flags, Frontend, FrontendKey, FrontendRef, List,
-    NetworkFlags, map_name,
+    Addr, AddressFlags, Backend, BackendFlags, BackendState, Config, Device, Flags, Frontend, FrontendKey, FrontendRef,
+    List, NetworkFlags, map_name,
 };
 
 const READS: &str = "the map can be read";
@@ -36,6 +36,7 @@ pub(super) struct Tables {
     backends: Array<MapData, Backend>,
     addresses: HashMap<MapData, Addr, AddressFlags>,
     networks: LpmTrie<MapData, Addr, NetworkFlags>,
+    devices: HashMap<MapData, u32, Device>,
 }
 
 fn open<T: TryFrom<Map>>(paths: &Paths, name: &str, kind: fn(MapData) -> Map) -> T
@@ -50,7 +51,8 @@ fn ip(text: &str) -> Addr {
     addr(text.parse().expect("an address"))
 }
 
-fn addr(ip: IpAddr) -> Addr {
+/// An address as the maps have it.
+pub(super) fn addr(ip: IpAddr) -> Addr {
     match ip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
@@ -67,6 +69,7 @@ impl Tables {
             backends: open(paths, map_name::BACKENDS, Map::Array),
             addresses: open(paths, map_name::ADDRESSES, Map::HashMap),
             networks: open(paths, map_name::NETWORKS, Map::LpmTrie),
+            devices: open(paths, map_name::DEVICES, Map::HashMap),
         }
     }
 
@@ -82,6 +85,12 @@ impl Tables {
             let length = if prefix.contains(':') { length } else { 96 + length };
             self.networks.insert(&Key::new(length, ip(prefix)), NetworkFlags::POD, 0).expect(TAKES);
         }
+    }
+
+    /// Describes an Ethernet device.
+    pub(super) fn ethernet_device(&mut self, index: u32) {
+        let device = Device { flags: Device::ETHERNET, ..Device::default() };
+        self.devices.insert(index, device, 0).expect(TAKES);
     }
 
     /// Marks an address.

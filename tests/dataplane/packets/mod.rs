@@ -1,5 +1,6 @@
 //! The packet path, with real packets between a client, two nodes and their pods. No kube-proxy is anywhere.
 
+mod crafted;
 mod devices;
 mod errors;
 mod flows;
