@@ -103,7 +103,7 @@ fn linked_to(path: &std::path::Path) -> Result<Option<u32>, DataplaneError> {
     match sys::obj_get(path) {
         Ok(fd) => {
             let info = sys::link_info(fd.as_fd()).map_err(|source| object("ask about", source))?;
-            Ok((info.device() != 0).then(|| info.device()))
+            Ok((info.interface() != 0).then(|| info.interface()))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(object("open", source)),

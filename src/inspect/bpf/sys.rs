@@ -228,14 +228,6 @@ impl LinkInfo {
     }
 }
 
-impl LinkInfo {
-    /// For a tcx link: the number of its device, which is the first half of the union; 0 once the device is gone.
-    pub(crate) const fn device(&self) -> u32 {
-        let [a, b, c, d, ..] = self.cgroup_id.to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d])
-    }
-}
-
 fn info<T: Default>(fd: BorrowedFd<'_>) -> io::Result<T> {
     #[repr(C)]
     struct Attr {
