@@ -63,6 +63,8 @@ pub enum Item {
     IptablesSave(Family, Variant),
     /// `nft -j list ruleset`.
     NftRuleset,
+    /// `nft -j list table` of each table but kube-proxy's and iptables-nft's, joined; a whole ruleset serves as well.
+    NftOthers,
     /// `nfacct list`.
     Nfacct,
     /// `ipset save`.
@@ -79,6 +81,12 @@ pub enum Item {
     Conntrack,
     /// BPF programs, links and maps: JSON of [`super::BpfObjects`].
     BpfObjects,
+    /// Listening TCP sockets and who holds them: JSON of a list of [`super::Listener`].
+    Listeners,
+    /// Processes that have to do with Services and rules: JSON of a list of [`super::Process`].
+    Processes,
+    /// Files that act when the node or a program starts: JSON of [`super::Setup`].
+    Setup,
     /// kube-proxy's `/proxyMode`.
     ProxyMode,
     /// kube-proxy's `/configz`.
@@ -106,7 +114,7 @@ use Variant::{Legacy, Nft};
 
 impl Item {
     /// Every item, in the order in which a snapshot takes them: what changes fastest is read close together.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::Host,
         Self::IptablesSave(V4, Legacy),
         Self::IptablesSave(V6, Legacy),
@@ -129,7 +137,11 @@ impl Item {
         Self::Routes,
         Self::RouteRules,
         Self::Sysctl,
+        Self::Listeners,
+        Self::Processes,
+        Self::Setup,
         Self::BpfObjects,
+        Self::NftOthers,
         Self::NftRuleset,
     ];
 
@@ -142,6 +154,7 @@ impl Item {
             Self::IptablesSave(V6, Legacy) => "ip6tables-legacy-save",
             Self::IptablesSave(V6, Nft) => "ip6tables-nft-save",
             Self::NftRuleset => "nft-ruleset",
+            Self::NftOthers => "nft-others",
             Self::Nfacct => "nfacct",
             Self::Ipset => "ipset",
             Self::Addresses => "addresses",
@@ -150,6 +163,9 @@ impl Item {
             Self::Sysctl => "sysctl",
             Self::Conntrack => "conntrack",
             Self::BpfObjects => "bpf-objects",
+            Self::Listeners => "listeners",
+            Self::Processes => "processes",
+            Self::Setup => "setup",
             Self::ProxyMode => "proxy-mode",
             Self::Configz => "configz",
             Self::Healthz => "healthz",
@@ -173,6 +189,7 @@ impl Item {
             Self::IptablesSave(V6, Legacy) => &["ip6tables-legacy-save.txt"],
             Self::IptablesSave(V6, Nft) => &["ip6tables-nft-save.txt"],
             Self::NftRuleset => &["nft-ruleset.json"],
+            Self::NftOthers => &["nft-others.json", "nft-ruleset.json"],
             Self::Nfacct => &["nfacct-list.txt"],
             Self::Ipset => &["ipset-save.txt"],
             Self::Addresses => &["ip-addr.json"],
@@ -181,6 +198,9 @@ impl Item {
             Self::Sysctl => &["sysctl.txt"],
             Self::Conntrack => &["nf_conntrack.txt", "conntrack-L.txt"],
             Self::BpfObjects => &["bpf.json"],
+            Self::Listeners => &["listeners.json"],
+            Self::Processes => &["processes.json"],
+            Self::Setup => &["setup.json"],
             Self::ProxyMode => &["proxyMode.txt"],
             Self::Configz => &["configz.json"],
             Self::Healthz => &["healthz.txt"],

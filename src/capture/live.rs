@@ -1,7 +1,7 @@
 //! Reading the node that kpx runs on, without changing it: no table is created and no module loaded by looking.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -11,7 +11,8 @@ use super::error::CaptureError;
 use super::host::{self, Host};
 use super::item::{Item, Variant};
 use super::kernel::Part;
-use super::{Captured, NodeOptions, api, proxy, sysctl};
+use super::setup::Setup;
+use super::{Captured, NodeOptions, api, listeners, nft, processes, proxy, sysctl};
 use crate::model::Family;
 
 /// This node, in the network namespace that the process is in.
@@ -42,7 +43,10 @@ impl Live {
         match item {
             Item::Host => Host::read().map(|host| json(&host, "uname")),
             Item::IptablesSave(family, variant) => rules(family, variant),
-            Item::NftRuleset if !there(item, Part::NfTables)? => Ok(nothing(Part::NfTables, b"{\"nftables\": []}\n")),
+            Item::NftRuleset | Item::NftOthers if !there(item, Part::NfTables)? => {
+                Ok(nothing(Part::NfTables, b"{\"nftables\": []}\n"))
+            }
+            Item::NftOthers => nft::others(),
             Item::Nfacct if !there(item, Part::Nfacct)? => Ok(nothing(Part::Nfacct, b"")),
             Item::Ipset if !there(item, Part::IpSet)? => Ok(nothing(Part::IpSet, b"")),
             Item::NftRuleset | Item::Nfacct | Item::Ipset | Item::Addresses | Item::Routes | Item::RouteRules => {
@@ -50,9 +54,10 @@ impl Live {
             }
             Item::Sysctl => kernel(item, SYSCTL, sysctl::read()),
             Item::Conntrack => conntrack(),
-            Item::BpfObjects => BpfObjects::read()
-                .map(|objects| json(&objects, BPF))
-                .map_err(|source| CaptureError::Kernel { item, place: BPF, source }),
+            Item::BpfObjects => as_json(item, BPF, BpfObjects::read()),
+            Item::Listeners => as_json(item, SOCKETS, listeners::read()),
+            Item::Processes => as_json(item, PROCESSES, processes::read()),
+            Item::Setup => as_json(item, SETUP, Setup::read(Path::new("/"))),
             Item::ProxyMode | Item::Configz | Item::Healthz | Item::Livez | Item::Metrics => {
                 proxy::read(item).expect("kube-proxy serves these")
             }
@@ -70,6 +75,9 @@ impl Live {
 
 const SYSCTL: &str = "/proc/sys/net";
 const BPF: &str = "bpf(2)";
+const SOCKETS: &str = "/proc/net/tcp";
+const PROCESSES: &str = "/proc";
+const SETUP: &str = "/etc";
 /// Of this thread, so that a thread in another namespace than the process sees its own.
 const CONNTRACK: &str = "/proc/thread-self/net/nf_conntrack";
 
@@ -86,6 +94,10 @@ pub(super) fn source(item: Item) -> String {
         Item::Sysctl => SYSCTL.to_owned(),
         Item::Conntrack => "/proc/net/nf_conntrack".to_owned(),
         Item::BpfObjects => BPF.to_owned(),
+        Item::NftOthers => nft::SOURCE.to_owned(),
+        Item::Listeners => SOCKETS.to_owned(),
+        Item::Processes => PROCESSES.to_owned(),
+        Item::Setup => SETUP.to_owned(),
         Item::ProxyLog => String::new(),
         _ => proxy::url(item).or_else(|| api::source(item)).unwrap_or_else(|| joined(programs(item))),
     }
@@ -224,6 +236,17 @@ fn json<T: serde::Serialize>(value: &T, place: &str) -> Captured {
     let mut bytes = serde_json::to_vec_pretty(value).expect("plain structs always serialise");
     bytes.push(b'\n');
     Captured::Present { bytes, place: place.to_owned() }
+}
+
+fn as_json<T: serde::Serialize>(
+    item: Item,
+    place: &'static str,
+    read: io::Result<T>,
+) -> Result<Captured, CaptureError> {
+    match read {
+        Ok(value) => Ok(json(&value, place)),
+        Err(source) => Err(CaptureError::Kernel { item, place, source }),
+    }
 }
 
 fn kernel(item: Item, place: &'static str, read: io::Result<Vec<u8>>) -> Result<Captured, CaptureError> {

@@ -1,0 +1,258 @@
+//! nftables tables of others: who they are, where they hook in, and whether they keep conntrack and nat alive.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::ruleset::Hook;
+use super::text::word;
+use crate::capture::nft_table_has_reader;
+use crate::model::Family;
+
+/// What `nft -j` says of everybody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Others {
+    /// Version of nft.
+    pub version: Option<String>,
+    /// The tables, kube-proxy's and those of iptables-nft left out.
+    pub tables: Vec<OtherTable>,
+}
+
+/// A table of somebody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OtherTable {
+    /// `ip`, `ip6`, `inet` or another.
+    pub family: String,
+    /// Name.
+    pub name: String,
+    /// Chains that the kernel calls, by name.
+    pub hooks: Vec<(String, Hook)>,
+    /// Rules in it.
+    pub rules: usize,
+    /// Whether a rule makes the kernel track connections.
+    pub tracks: bool,
+    /// Whether a chain holds the nat hooks.
+    pub translates: bool,
+}
+
+impl OtherTable {
+    /// Whether packets of a family meet it.
+    pub fn serves(&self, family: Family) -> bool {
+        self.family == "inet" || self.family == word(family)
+    }
+}
+
+/// Reads what `nft -j list ruleset`, or several lists joined, prints.
+pub fn others(bytes: &[u8]) -> Result<Others, serde_json::Error> {
+    serde_json::from_slice::<Document>(bytes).map(|document| document.nftables.0)
+}
+
+#[derive(Deserialize)]
+struct Document {
+    nftables: Objects,
+}
+
+struct Objects(Others);
+
+impl<'de> Deserialize<'de> for Objects {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Objects;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of objects")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Objects, A::Error> {
+                let mut others = Others::default();
+                while let Some(object) = seq.next_element::<Object>()? {
+                    add(&mut others, object);
+                }
+                Ok(Objects(others))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// An object with one member that tells its kind.
+enum Object {
+    Metainfo(Metainfo),
+    Table(TableObject),
+    Chain(ChainObject),
+    Rule(RuleObject),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Member;
+        impl<'de> Visitor<'de> for Member {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of nftables")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut object = Object::Other;
+                while let Some(kind) = map.next_key::<Cow<'de, str>>()? {
+                    match &*kind {
+                        "metainfo" => object = Object::Metainfo(map.next_value()?),
+                        "table" => object = Object::Table(map.next_value()?),
+                        "chain" => object = Object::Chain(map.next_value()?),
+                        "rule" => object = Object::Rule(map.next_value()?),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(object)
+            }
+        }
+        deserializer.deserialize_map(Member)
+    }
+}
+
+#[derive(Deserialize)]
+struct Metainfo {
+    version: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TableObject {
+    family: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ChainObject {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    hook: Option<String>,
+    prio: Option<i32>,
+    policy: Option<String>,
+}
+
+/// Whose a rule is, and what of it matters. The rules of kube-proxy and iptables-nft, which are most, are not built.
+#[derive(Default)]
+struct RuleObject {
+    family: String,
+    table: String,
+    tracks: bool,
+}
+
+impl<'de> Deserialize<'de> for RuleObject {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = RuleObject;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rule")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RuleObject, A::Error> {
+                let mut rule = RuleObject::default();
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    match &*key {
+                        "family" => rule.family = map.next_value()?,
+                        "table" => rule.table = map.next_value()?,
+                        "expr" if !nft_table_has_reader(&rule.family, &rule.table) => {
+                            rule.tracks = tracks(&map.next_value::<Value>()?);
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(rule)
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Whether an expression makes the kernel track connections.
+fn tracks(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(key, below)| {
+            matches!(key.as_str(), "ct" | "dnat" | "snat" | "masquerade" | "redirect" | "ct helper" | "ct count")
+                || tracks(below)
+        }),
+        Value::Array(items) => items.iter().any(tracks),
+        _ => false,
+    }
+}
+
+fn add(others: &mut Others, object: Object) {
+    match object {
+        Object::Metainfo(info) => others.version = others.version.take().or(info.version),
+        Object::Table(TableObject { family, name }) => {
+            if let Some(table) = table_of(others, &family, &name) {
+                (table.family, table.name) = (family, name);
+            }
+        }
+        Object::Chain(chain) => {
+            let Some(table) = table_of(others, &chain.family, &chain.table) else { return };
+            let Some(((kind, hook), priority)) = chain.kind.zip(chain.hook).zip(chain.prio) else { return };
+            table.translates |= kind == "nat";
+            let accepts = chain.policy.as_deref() != Some("drop");
+            table.hooks.push((chain.name, Hook { kind: kind.into(), hook: hook.into(), priority, accepts }));
+        }
+        Object::Rule(rule) => {
+            if let Some(table) = table_of(others, &rule.family, &rule.table) {
+                table.rules += 1;
+                table.tracks |= rule.tracks;
+            }
+        }
+        Object::Other => {}
+    }
+}
+
+/// The table, made when it is first met; `None` for those that other readers have.
+fn table_of<'o>(others: &'o mut Others, family: &str, name: &str) -> Option<&'o mut OtherTable> {
+    if nft_table_has_reader(family, name) {
+        return None;
+    }
+    let known = others.tables.iter().position(|t| t.family == family && t.name == name);
+    let at = known.unwrap_or_else(|| {
+        others.tables.push(OtherTable { family: family.to_owned(), name: name.to_owned(), ..OtherTable::default() });
+        others.tables.len() - 1
+    });
+    others.tables.get_mut(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::others;
+
+    #[test]
+    fn who_hooks_in_and_who_tracks() {
+        let text = br#"{"nftables": [
+            {"metainfo": {"version": "1.0.6", "json_schema_version": 1}},
+            {"table": {"family": "inet", "name": "firewalld", "handle": 3}},
+            {"table": {"family": "ip", "name": "nat", "handle": 1}},
+            {"chain": {"family": "ip", "table": "nat", "name": "POSTROUTING", "type": "nat", "hook": "postrouting", "prio": 100}},
+            {"chain": {"family": "inet", "table": "firewalld", "name": "filter_INPUT", "type": "filter", "hook": "input", "prio": 10, "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "firewalld", "name": "nat_PRE", "type": "nat", "hook": "prerouting", "prio": -90, "policy": "accept"}},
+            {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 9,
+                "expr": [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established"]}}, {"accept": null}]}},
+            {"set": {"family": "inet", "table": "firewalld", "name": "x", "type": "ipv4_addr"}}
+        ]}"#;
+        let found = others(text).expect("it is what nft prints");
+        assert_eq!(found.version.as_deref(), Some("1.0.6"));
+        assert_eq!(found.tables.len(), 1);
+        let table = &found.tables[0];
+        assert_eq!((table.name.as_str(), table.rules, table.tracks, table.translates), ("firewalld", 1, true, true));
+        assert!(!table.hooks[0].1.accepts && table.hooks[1].1.accepts);
+        assert!(table.serves(crate::model::Family::V6));
+    }
+}
