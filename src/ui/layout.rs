@@ -3,6 +3,7 @@
 //! Addresses and names are what operators copy, so the widest columns give way first, cells break at spaces and commas,
 //! then after `/`, then after `-`, and inside a word only when nothing else is left.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +21,7 @@ pub(super) fn rows(table: &Table, width: Option<usize>, headers: bool, color: bo
     let widths = widths(table, width, headers);
     if headers {
         let bold = anstyle::Style::new().bold();
-        let cells: Vec<_> = table.columns.iter().map(|c| (vec![c.heading], bold)).collect();
+        let cells: Vec<_> = table.columns.iter().map(|c| (vec![c.heading.into()], bold)).collect();
         lines(table, &widths, &cells, color, out);
     }
     for row in &table.rows {
@@ -33,18 +34,24 @@ pub(super) fn rows(table: &Table, width: Option<usize>, headers: bool, color: bo
 /// Appends a line of words to `out`.
 pub(super) fn sentence(text: &str, width: Option<usize>, out: &mut String) {
     for line in wrap(text, width.unwrap_or(usize::MAX)) {
-        out.push_str(line);
+        out.push_str(&line);
         out.push('\n');
     }
 }
 
-fn lines(table: &Table, widths: &[usize], cells: &[(Vec<&str>, anstyle::Style)], color: bool, out: &mut String) {
+fn lines(
+    table: &Table,
+    widths: &[usize],
+    cells: &[(Vec<Cow<'_, str>>, anstyle::Style)],
+    color: bool,
+    out: &mut String,
+) {
     let height = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0);
     for line in 0..height {
         // Blanks are held back until text follows, so that no line ends in them.
         let mut blanks = 0;
         for (((text, style), column), width) in cells.iter().zip(&table.columns).zip(widths) {
-            let text = text.get(line).copied().unwrap_or_default();
+            let text = text.get(line).map_or("", |line| &**line);
             let free = width.saturating_sub(count(text));
             let (before, after) = if column.align == Align::Right { (free, 0) } else { (0, free) };
             if text.is_empty() {
@@ -126,18 +133,24 @@ fn shrink(columns: &[Measure], widths: &mut [usize], floor: &[usize], room: usiz
     }
 }
 
-/// Cuts a cell into lines of at most `width`.
-fn wrap(text: &str, width: usize) -> Vec<&str> {
-    let mut out = Vec::new();
+/// Cuts a cell into lines of at most `width`. What does not fit goes on below the line's own start.
+fn wrap<'t>(text: &'t str, width: usize) -> Vec<Cow<'t, str>> {
+    let mut out: Vec<Cow<'t, str>> = Vec::new();
     for line in text.split('\n') {
-        let mut rest = line;
-        while count(rest) > width {
-            let limit = rest.char_indices().nth(width).map_or(rest.len(), |(at, _)| at);
+        let indent = &line[..line.len() - line.trim_start_matches(' ').len()];
+        // Too little would be left beside a deep indent.
+        let indent = if indent.len() + NARROWEST <= width { indent } else { "" };
+        let (mut rest, mut room, mut lead) = (line, width, "");
+        let piece =
+            |lead: &str, text: &'t str| if lead.is_empty() { text.into() } else { format!("{lead}{text}").into() };
+        while count(rest) > room {
+            let limit = rest.char_indices().nth(room).map_or(rest.len(), |(at, _)| at);
             let cut = best_break(rest, limit).unwrap_or(limit);
-            out.push(rest[..cut].trim_end());
+            out.push(piece(lead, rest[..cut].trim_end()));
             rest = rest[cut..].trim_start();
+            (room, lead) = (width - indent.len(), indent);
         }
-        out.push(rest);
+        out.push(piece(lead, rest));
     }
     out
 }
@@ -154,7 +167,7 @@ pub(super) fn hang(lead: &str, text: &str, width: Option<usize>) -> String {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', indent));
         }
-        out.push_str(line);
+        out.push_str(&line);
     }
     out
 }
@@ -257,6 +270,17 @@ mod tests {
         ClusterIP 10.96.0.10:80/TCP
         ");
         assert!(table.render(Some(80), true, true).contains("\u{1b}[31mgone\u{1b}[0m"));
+    }
+
+    #[test]
+    fn an_indented_line_goes_on_below_itself() {
+        let mut table = Table::new(&["FINDING"]);
+        table.row(["a rule\n    -m comment --comment words -j DROP"]);
+        insta::assert_snapshot!(table.render(Some(26), false, false), @r"
+        a rule
+            -m comment --comment
+            words -j DROP
+        ");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod words;
 pub use failure::{Exit, Failure};
 pub use log::LOG_VARIABLE;
 pub use progress::Progress;
-pub use report::{Report, to_value};
+pub use report::{Report, markdown, to_value};
 pub use table::{Align, Cell, Column, Table, Tone};
 pub use terminal::{Buffer, ColorChoice, Format, Ui, UiOptions};
 pub use words::count;

@@ -35,6 +35,12 @@ pub(super) fn envelope(report: &dyn Report) -> Value {
     document
 }
 
+/// All tables of a report as Markdown.
+pub fn markdown(report: &dyn Report) -> String {
+    let tables: Vec<_> = report.tables(true).iter().map(Table::markdown).collect();
+    tables.join("\n")
+}
+
 /// JSON of a value whose serialisation cannot fail.
 pub fn to_value<T: Serialize>(value: &T) -> Value {
     serde_json::to_value(value).expect("kpx's own types have string keys and no failing serialisers")

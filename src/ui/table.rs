@@ -1,5 +1,7 @@
 //! Tables as values: columns, rows, tones. How they are laid out is [`super::layout`]'s business.
 
+use std::fmt::Write as _;
+
 use super::layout;
 
 /// Side on which a column's cells stand.
@@ -169,4 +171,32 @@ impl Table {
         }
         out
     }
+
+    /// Renders as a table of GitHub's Markdown.
+    pub fn markdown(&self) -> String {
+        let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+        let mut out = String::new();
+        if let Some(title) = &self.title {
+            let _ = writeln!(out, "## {title}\n");
+        }
+        if !self.rows.is_empty() {
+            out += &row(self.columns.iter().map(|c| c.heading.to_owned()).collect());
+            let rule = |column: &Column| if column.align == Align::Right { "---:" } else { "---" }.to_owned();
+            out += &row(self.columns.iter().map(rule).collect());
+        }
+        for cells in &self.rows {
+            out += &row(cells.iter().map(|cell| escaped(cell.shown())).collect());
+        }
+        if let Some(footer) = &self.footer {
+            let gap = if self.rows.is_empty() { "" } else { "\n" };
+            let _ = writeln!(out, "{gap}{footer}");
+        }
+        out
+    }
+}
+
+/// The text of a cell where `|` ends the cell and a line feed the row.
+fn escaped(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(|line| line.trim().replace('|', "\\|").replace('<', "&lt;")).collect();
+    lines.join("<br>")
 }

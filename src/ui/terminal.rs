@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::layout::hang;
-use super::{Failure, Progress, Report, report::envelope};
+use super::report::{envelope, markdown};
+use super::{Failure, Progress, Report};
 
 /// Output format, the same for every command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -25,12 +26,14 @@ pub enum Format {
     Yaml,
     /// Names only, one a line.
     Name,
+    /// Tables as Markdown, for issues and job summaries.
+    Markdown,
 }
 
 impl Format {
     /// Whether the output is for programs.
     pub const fn is_data(self) -> bool {
-        matches!(self, Self::Json | Self::Yaml | Self::Name)
+        matches!(self, Self::Json | Self::Yaml | Self::Name | Self::Markdown)
     }
 }
 
@@ -237,6 +240,7 @@ impl Ui {
             Format::Yaml if self.watching.is_some() => format!("---\n{}", yaml(&envelope(report))),
             Format::Yaml => yaml(&envelope(report)),
             Format::Name => report.names().into_iter().map(|n| n + "\n").collect(),
+            Format::Markdown => markdown(report),
         }
     }
 
