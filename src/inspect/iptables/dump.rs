@@ -155,6 +155,14 @@ impl<'a> Table<'a> {
         self.order[range].iter().map(|&i| &self.rules[i as usize])
     }
 
+    /// A rule by its chain and its number in there, from 1 as iptables counts.
+    pub fn rule(&self, chain: usize, number: usize) -> Option<&Rule<'a>> {
+        let (start, end) = (*self.starts.get(chain)? as usize, *self.starts.get(chain + 1)? as usize);
+        let at = start.checked_add(number.checked_sub(1)?)?;
+        let rule = *self.order.get(at).filter(|_| at < end)?;
+        self.rules.get(rule as usize)
+    }
+
     pub(super) fn index(&mut self) {
         let mut starts = vec![0_u32; self.chains.len() + 1];
         for rule in &self.rules {

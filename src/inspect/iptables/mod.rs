@@ -19,6 +19,6 @@ pub use lift::{FamilySummary, Lifted, lift};
 pub use notice::{Notice, Place};
 pub use owner::{Hashed, Owner, hashed, owner};
 pub use parse::{ParseError, Problem, parse};
-pub use read::{IptablesError, IptablesState, read_node};
+pub use read::{Backend, IptablesError, IptablesState, Saved, kube_proxys, read_node};
 pub use spec::{Action, Parts, Recent, Spec, Target};
 pub use words::{Word, Words, quote};

@@ -67,49 +67,90 @@ impl Hinted for IptablesError {
 }
 
 /// The texts of one backend.
+#[derive(Debug)]
 struct Texts {
     variant: Variant,
     of: [Option<(Vec<u8>, String)>; 2],
 }
 
-/// One backend's rules, lifted.
-struct Backend {
-    variant: Variant,
-    lifted: Lifted,
-    remarks: Vec<Notice>,
-    /// Whether the kubelet's hint is in its mangle table.
-    hinted: bool,
+/// The rules of a node as iptables-save printed them, of both backends and families.
+#[derive(Debug)]
+pub struct Saved {
+    texts: Vec<Texts>,
+    not_captured: Vec<Notice>,
+    /// What kube-proxy's `/proxyMode` says.
+    mode: Option<String>,
 }
 
-impl Backend {
-    fn programmed(&self) -> bool {
+/// One backend's rules, parsed and lifted.
+#[derive(Debug)]
+pub struct Backend<'t> {
+    /// Which backend.
+    pub variant: Variant,
+    /// The rules of IPv4 and of IPv6, as far as they were captured.
+    pub dumps: [Option<Dump<'t>>; 2],
+    /// Where the two texts come from.
+    pub places: [&'t str; 2],
+    /// kube-proxy's part.
+    pub lifted: Lifted,
+    /// What the tool itself said of the tables.
+    pub remarks: Vec<Notice>,
+    /// Whether the kubelet's hint is in its mangle table.
+    pub hinted: bool,
+}
+
+impl Backend<'_> {
+    /// Whether kube-proxy in iptables mode has Service rules here.
+    pub fn programmed(&self) -> bool {
         self.lifted.families.iter().any(|f| f.programmed)
     }
 }
 
 /// Reads both backends' rules of a node and lifts kube-proxy's.
 pub fn read_node(node: &Node) -> Result<IptablesState, IptablesError> {
-    let mut notices = Vec::new();
-    let mut backends = Vec::new();
-    for variant in [Variant::Nft, Variant::Legacy] {
-        if let Some(texts) = capture(node, variant, &mut notices)? {
-            backends.push(backend(&texts)?);
+    let saved = Saved::capture(node)?;
+    let backends = saved.backends()?;
+    Ok(saved.state(backends))
+}
+
+impl Saved {
+    /// Takes the texts from a node.
+    pub fn capture(node: &Node) -> Result<Self, IptablesError> {
+        let mut saved = Self { texts: Vec::new(), not_captured: Vec::new(), mode: None };
+        for variant in [Variant::Nft, Variant::Legacy] {
+            if let Some(texts) = capture(node, variant, &mut saved.not_captured)? {
+                saved.texts.push(texts);
+            }
         }
+        if let (true, Some(Notice::NotCaptured { reason, .. })) = (saved.texts.is_empty(), saved.not_captured.first()) {
+            return Err(IptablesError::NotCaptured { reason: reason.clone() });
+        }
+        if let Captured::Present { bytes, .. } = node.read(Item::ProxyMode).map_err(IptablesError::Capture)? {
+            saved.mode = Some(String::from_utf8_lossy(&bytes).trim().to_owned()).filter(|mode| !mode.is_empty());
+        }
+        Ok(saved)
     }
-    if let (true, Some(Notice::NotCaptured { reason, .. })) = (backends.is_empty(), notices.first()) {
-        return Err(IptablesError::NotCaptured { reason: reason.clone() });
+
+    /// Parses and lifts each backend's rules.
+    pub fn backends(&self) -> Result<Vec<Backend<'_>>, IptablesError> {
+        self.texts.iter().map(backend).collect()
     }
-    let mut state = choose(backends);
-    state.notices.append(&mut notices);
-    if state.variant.is_some()
-        && let Captured::Present { bytes, .. } = node.read(Item::ProxyMode).map_err(IptablesError::Capture)?
-    {
-        let mode = String::from_utf8_lossy(&bytes).trim().to_owned();
-        if !mode.is_empty() && mode != "iptables" {
+
+    /// What of the rules could not be captured.
+    pub fn not_captured(&self) -> &[Notice] {
+        &self.not_captured
+    }
+
+    fn state(&self, backends: Vec<Backend<'_>>) -> IptablesState {
+        let mut state = choose(backends);
+        state.notices.extend(self.not_captured.iter().cloned());
+        if state.variant.is_some()
+            && let Some(mode) = self.mode.clone().filter(|mode| mode != "iptables")
+        {
             state.notices.push(Notice::OtherMode { mode });
         }
+        state
     }
-    Ok(state)
 }
 
 fn capture(node: &Node, variant: Variant, notices: &mut Vec<Notice>) -> Result<Option<Texts>, IptablesError> {
@@ -123,11 +164,12 @@ fn capture(node: &Node, variant: Variant, notices: &mut Vec<Notice>) -> Result<O
     Ok(texts.of.iter().any(Option::is_some).then_some(texts))
 }
 
-fn backend(texts: &Texts) -> Result<Backend, IptablesError> {
+fn backend(texts: &Texts) -> Result<Backend<'_>, IptablesError> {
     let mut dumps: [Option<Dump<'_>>; 2] = [None, None];
+    let mut places = [""; 2];
     let mut remarks = Vec::new();
     let mut hinted = false;
-    for ((slot, text), family) in dumps.iter_mut().zip(&texts.of).zip(Family::BOTH) {
+    for (i, (text, family)) in texts.of.iter().zip(Family::BOTH).enumerate() {
         let Some((bytes, place)) = text else { continue };
         let dump = parse(bytes).map_err(|source| IptablesError::Parse { place: place.clone(), source })?;
         for remark in dump.remarks() {
@@ -139,24 +181,28 @@ fn backend(texts: &Texts) -> Result<Backend, IptablesError> {
         hinted |= dump
             .table("mangle")
             .is_some_and(|t| t.chain(b"KUBE-IPTABLES-HINT").is_some() || t.chain(b"KUBE-KUBELET-CANARY").is_some());
-        *slot = Some(dump);
+        places[i] = place;
+        dumps[i] = Some(dump);
     }
-    let [v4, v6] = &dumps;
-    Ok(Backend { variant: texts.variant, lifted: lift(v4.as_ref(), v6.as_ref()), remarks, hinted })
+    let lifted = lift(dumps[0].as_ref(), dumps[1].as_ref());
+    Ok(Backend { variant: texts.variant, dumps, places, lifted, remarks, hinted })
 }
 
-/// Takes the backend that kube-proxy writes to.
+/// The backend that kube-proxy writes to; `None` without any.
 ///
 /// If both hold its rules: the one that the kubelet's hint names, else nft, which is how kube-proxy's image chooses
 /// (iptables-wrappers, versions 2 and 3).
-fn choose(mut backends: Vec<Backend>) -> IptablesState {
+pub fn kube_proxys(backends: &[Backend<'_>]) -> Option<usize> {
+    let best = |b: &Backend<'_>| (b.programmed(), b.hinted, b.variant == Variant::Nft);
+    backends.iter().enumerate().max_by_key(|(_, b)| best(b)).map(|(i, _)| i)
+}
+
+/// Takes the backend that kube-proxy writes to.
+fn choose(mut backends: Vec<Backend<'_>>) -> IptablesState {
     let mut remarks: Vec<Notice> = backends.iter_mut().flat_map(|b| std::mem::take(&mut b.remarks)).collect();
-    let best = backends
-        .iter()
-        .enumerate()
-        .max_by_key(|(_, b)| (b.programmed(), b.hinted, b.variant == Variant::Nft))
-        .map(|(i, _)| i);
-    let Some(best) = best else { return IptablesState { notices: remarks, ..IptablesState::default() } };
+    let Some(best) = kube_proxys(&backends) else {
+        return IptablesState { notices: remarks, ..IptablesState::default() };
+    };
     let chosen = backends.swap_remove(best);
     let mut state = IptablesState {
         variant: chosen.programmed().then_some(chosen.variant),
