@@ -28,7 +28,8 @@ complete -c kpx -n "__fish_kpx_needs_command" -s o -l output -d 'Output format' 
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_needs_command" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -52,18 +53,22 @@ complete -c kpx -n "__fish_kpx_needs_command" -s h -l help -d 'Print help (see m
 complete -c kpx -n "__fish_kpx_needs_command" -s V -l version -d 'Print version'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "explain" -d 'Explain a check of the audit'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "checks" -d 'Print docs/checks.md'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -112,7 +117,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -140,7 +146,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -176,7 +183,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -210,7 +218,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -244,7 +253,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -278,7 +288,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -312,7 +323,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -340,7 +352,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -367,7 +380,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -393,7 +407,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -419,7 +434,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -445,7 +461,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -471,7 +488,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -515,7 +533,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand diff" -s o -l output -d 'Output 
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -536,11 +555,73 @@ complete -c kpx -n "__fish_kpx_using_subcommand diff" -l no-input -d 'Never ask;
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l min-severity -d 'Show findings of this severity and worse' -r -f -a "info\t'Good to know before a migration'
+warning\t'Will hurt under circumstances, or when kube-proxy goes'
+error\t'Hurts now, or stands in the way of any change'"
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l fail-on -d 'Exit with code 2 for findings of this severity and worse' -r -f -a "info\t'Everything'
+warning\t'Warnings and errors'
+error\t'Errors only'
+never\t'Nothing'"
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l ignore -d 'Leave out a check, or only its evidence with a text in it' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l report -d 'Write a report to a file besides: junit or markdown' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -565,7 +646,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_sub
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -599,7 +681,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -631,7 +714,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -657,7 +741,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -683,7 +768,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -710,7 +796,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -736,7 +823,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -761,7 +849,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -794,7 +883,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcomm
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -832,7 +922,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -858,7 +949,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -883,7 +975,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -909,7 +1002,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -938,7 +1032,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -963,7 +1058,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -989,7 +1085,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1022,7 +1119,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand version" -s o -l output -d 'Outp
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1047,7 +1145,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand completions" -s o -l output -d '
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1072,7 +1171,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand man" -s o -l output -d 'Output f
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
-name\t'Names only, one a line'"
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1093,15 +1193,44 @@ complete -c kpx -n "__fish_kpx_using_subcommand man" -l no-input -d 'Never ask; 
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand man" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "man" -d 'Write the man pages'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff snapshot migrate lab version completions man help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of the audit'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff audit explain snapshot migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, arguments on top, one `run` below.
 
+mod audit;
 mod completions;
 mod diff;
 mod inspect;
@@ -172,6 +173,10 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Compare two descriptions of a node's Services
     Diff(diff::Args),
+    /// Judge what the old dataplanes left on a node: what is wrong, and what to do
+    Audit(audit::Args),
+    /// Explain a check of the audit
+    Explain(audit::ExplainArgs),
     /// Record a node, for reports, tests and reading elsewhere
     Snapshot(snapshot::Args),
     /// Carry this node from kube-proxy to eBPF, and back
@@ -187,6 +192,9 @@ pub enum Command {
     /// Write the man pages
     #[command(hide = true)]
     Man(completions::ManArgs),
+    /// Print docs/checks.md
+    #[command(hide = true)]
+    Checks,
 }
 
 /// What a command gets: the terminal and the global options.
@@ -331,6 +339,9 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Inspect(command) => inspect::run(context, command),
         Command::Diff(args) => diff::run(context, &args),
+        Command::Audit(args) => audit::run(context, &args),
+        Command::Explain(args) => audit::explain(context, &args),
+        Command::Checks => audit::page(context),
         Command::Snapshot(args) => snapshot::run(context, &args),
         Command::Migrate(command) => migrate::run(context, command),
         Command::Lab(command) => lab::run(context, command),

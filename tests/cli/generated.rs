@@ -1,4 +1,4 @@
-//! Committed files that are generated from the command line's definition.
+//! Committed files that are generated from the command line's definition and from the checks.
 
 use super::environment::{project, run};
 
@@ -8,6 +8,12 @@ fn completions_are_fresh() {
         let committed = fs_err::read_to_string(project("completions").join(file)).expect("it is committed");
         assert!(run(&["completions", shell]).out == committed, "completions/{file} is stale: cargo xtask generate");
     }
+}
+
+#[test]
+fn the_page_of_checks_is_fresh() {
+    let committed = fs_err::read_to_string(project("docs/checks.md")).expect("it is committed");
+    assert!(kpx::audit::page() == committed, "docs/checks.md is stale: cargo xtask generate");
 }
 
 #[test]

@@ -44,6 +44,8 @@ fn short_help_of_the_whole() {
     Commands:
       inspect      Show what serves on this node: Services, backends, flows, BPF objects
       diff         Compare two descriptions of a node's Services
+      audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
+      explain      Explain a check of the audit
       snapshot     Record a node, for reports, tests and reading elsewhere
       migrate      Carry this node from kube-proxy to eBPF, and back
       lab          Rehearse on a recorded node, inside network namespaces
@@ -57,7 +59,7 @@ fn short_help_of_the_whole() {
 
     Output:
       -o, --output <FORMAT>  Output format [default: table] [possible values: table, wide, json, yaml,
-                             name]
+                             name, markdown]
       -q, --quiet            Say less: errors and data only
       -v, --verbose...       Say more on stderr: -v info, -vv debug, -vvv trace
 

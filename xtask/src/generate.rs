@@ -1,5 +1,5 @@
 //! `cargo xtask generate`: completions and man pages, from the command line's own definition; the table of conformance,
-//! from the tests' data; the table of kernels, from what runs on them left.
+//! from the tests' data; the table of kernels, from what runs on them left; the page of checks, from the checks.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ const SHELLS: [(&str, &str); 3] = [("bash", "kpx.bash"), ("zsh", "_kpx"), ("fish
 
 /// The table of conformance.
 const CONFORMANCE: &str = "docs/conformance.md";
+/// What the checks say of themselves.
+const CHECKS: &str = "docs/checks.md";
 
 /// Path below the project → content.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -70,6 +72,7 @@ fn wanted() -> Result<Files> {
         let script = cmd(&kpx, ["completions", shell]).read()?;
         files.insert(Path::new("completions").join(name), script);
     }
+    files.insert(PathBuf::from(CHECKS), cmd(&kpx, ["checks"]).read()?);
     let pages = root().join("target/generated/man");
     if pages.exists() {
         fs_err::remove_dir_all(&pages)?;
@@ -101,6 +104,9 @@ fn there() -> Result<Files> {
         files.insert(CONFORMANCE.into(), fs_err::read(document)?);
     }
     files.insert(report::DOCUMENT.into(), fs_err::read(root().join(report::DOCUMENT))?);
+    if let Ok(checks) = fs_err::read(root().join(CHECKS)) {
+        files.insert(PathBuf::from(CHECKS), checks);
+    }
     Ok(files)
 }
 

@@ -1,0 +1,184 @@
+//! `kpx audit` and `kpx explain`.
+
+mod cost;
+mod explain;
+mod files;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+pub(super) use self::explain::{Args as ExplainArgs, page, run as explain};
+use self::report::AuditReport;
+use super::Context;
+use crate::audit::{self, Area, Audit, Check, Judged, Severity};
+use crate::ui::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  What did the old dataplanes leave on this node, and what of it is wrong?
+    $ sudo kpx audit
+
+  The same of a recorded node, against the cluster's objects, for a CI system
+    $ kpx audit --from node-a.tar.zst --services-from objects.json --report junit=audit.xml
+
+  Warnings and worse about iptables, but not those of Docker's rules
+    $ kpx audit iptables --min-severity warning --ignore KPX-A102=DOCKER
+
+Reading changes nothing: no table is created and no module loaded by looking.
+Exit code 2: something at or above --fail-on was found. docs/checks.md lists the checks.";
+
+/// Arguments of `kpx audit`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// What to look at
+    #[arg(value_enum, default_value_t, value_name = "AREA")]
+    scope: Scope,
+    /// Show findings of this severity and worse
+    #[arg(long, value_enum, default_value = "info", value_name = "SEVERITY")]
+    min_severity: Severity,
+    /// Exit with code 2 for findings of this severity and worse
+    #[arg(long, value_enum, default_value_t, value_name = "SEVERITY")]
+    fail_on: FailOn,
+    /// Leave out a check, or only its evidence with a text in it
+    #[arg(long, value_name = "ID[=TEXT]", value_parser = Ignore::parse)]
+    ignore: Vec<Ignore>,
+    /// Write a report to a file besides: junit or markdown
+    #[arg(long, value_name = "FORMAT=FILE", value_parser = FileReport::parse)]
+    report: Vec<FileReport>,
+}
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Scope {
+    /// Everything
+    #[default]
+    All,
+    /// iptables rules, legacy and nft, IPv4 and IPv6
+    Iptables,
+    /// kube-proxy's nftables tables
+    Nftables,
+    /// What IPVS mode leaves
+    Ipvs,
+    /// Connection tracking
+    Conntrack,
+    /// BPF programs of others
+    Bpf,
+    /// kube-proxy itself and the node around it
+    Node,
+    /// The rules against the API
+    Services,
+}
+
+impl Scope {
+    fn areas(self) -> Vec<Area> {
+        let of =
+            |area: &Area| self == Self::All || self.to_possible_value().is_some_and(|v| v.matches(area.word(), false));
+        Area::ALL.into_iter().filter(of).collect()
+    }
+}
+
+/// From which severity on the exit code says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Everything
+    Info,
+    /// Warnings and errors
+    Warning,
+    /// Errors only
+    #[default]
+    Error,
+    /// Nothing
+    Never,
+}
+
+impl FailOn {
+    const fn threshold(self) -> Option<Severity> {
+        match self {
+            Self::Info => Some(Severity::Info),
+            Self::Warning => Some(Severity::Warning),
+            Self::Error => Some(Severity::Error),
+            Self::Never => None,
+        }
+    }
+}
+
+/// `KPX-A102` or `KPX-A102=DOCKER`.
+#[derive(Clone, Debug)]
+struct Ignore {
+    check: &'static Check,
+    text: Option<String>,
+}
+
+impl Ignore {
+    fn parse(value: &str) -> Result<Self, String> {
+        let (id, text) = match value.split_once('=') {
+            Some((id, text)) => (id, Some(text.to_owned())),
+            None => (value, None),
+        };
+        let check = audit::find(id).ok_or_else(|| explain::unknown(id))?;
+        Ok(Self { check, text })
+    }
+
+    /// Takes out of the evidence what is ignored, and tells how much.
+    fn apply(&self, judged: &mut [Judged]) -> usize {
+        let Some(found) = judged.iter_mut().find(|j| j.check.id == self.check.id).and_then(|j| j.found.as_mut().ok())
+        else {
+            return 0;
+        };
+        let before = found.len();
+        match &self.text {
+            None => found.clear(),
+            Some(text) => found.retain(|e| !e.at.contains(text) && !e.text.contains(text)),
+        }
+        before - found.len()
+    }
+}
+
+/// `junit=audit.xml`.
+#[derive(Clone, Debug)]
+struct FileReport {
+    format: FileFormat,
+    path: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FileFormat {
+    Junit,
+    Markdown,
+}
+
+impl FileReport {
+    fn parse(value: &str) -> Result<Self, String> {
+        let (format, path) = value.split_once('=').ok_or("no FORMAT=FILE, such as junit=audit.xml")?;
+        let format = match format {
+            "junit" => FileFormat::Junit,
+            "markdown" => FileFormat::Markdown,
+            other => return Err(format!("{other} is neither junit nor markdown")),
+        };
+        Ok(Self { format, path: PathBuf::from(path) })
+    }
+}
+
+pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
+    let node = context.node()?;
+    let progress = context.ui.progress(None, format!("reading {}", node.label()));
+    let Audit { mut judged, costs } = audit::audit(&node, &args.scope.areas());
+    drop(progress);
+    let ignored = args.ignore.iter().map(|ignore| ignore.apply(&mut judged)).sum();
+    let threshold = args.fail_on.threshold();
+    let fails = |j: &&Judged| j.fired() && threshold.is_some_and(|threshold| j.check.severity >= threshold);
+    let failing = judged.iter().filter(fails).count();
+    let report = AuditReport { node: node.label(), judged, costs, ignored, min_severity: args.min_severity };
+    context.ui.report(&report)?;
+    for file in &args.report {
+        let text = match file.format {
+            FileFormat::Junit => files::junit(&report, threshold),
+            FileFormat::Markdown => crate::ui::markdown(&report),
+        };
+        fs_err::write(&file.path, text).map_err(|e| Failure::new(format!("cannot write the report: {e}")))?;
+    }
+    Ok(if failing > 0 { Exit::ActOn } else { Exit::Fine })
+}

@@ -1,0 +1,24 @@
+//! The audit: each check where it fires and where it is silent, whole recordings, and its screens.
+
+mod cases;
+mod folder;
+mod live;
+mod recordings;
+
+use kpx::audit::{Area, Judged, audit};
+use kpx::capture::{Node, NodeOptions};
+
+/// Runs all checks on a snapshot.
+fn judged(options: NodeOptions) -> Vec<Judged> {
+    audit(&Node::open(&options).expect("the snapshot opens"), &Area::ALL).judged
+}
+
+/// What one check said, for messages: `found`, `passed` or the reason of a skip, with its evidence.
+fn said(judged: &[Judged], id: &str) -> String {
+    let judged = judged.iter().find(|j| j.check.id == id).unwrap_or_else(|| panic!("{id} is a check"));
+    match &judged.found {
+        Err(skip) => format!("skipped: {}", skip.0),
+        Ok(found) if found.is_empty() => "passed".to_owned(),
+        Ok(found) => found.iter().map(|e| format!("found {}: {}\n", e.at, e.text)).collect(),
+    }
+}

@@ -1,0 +1,92 @@
+//! The audit of a live node, which is a network namespace here, and the commands that it advises.
+
+use std::path::Path;
+use std::process::Command;
+
+use kpx::audit::all;
+
+use crate::support::privileged;
+
+/// A network namespace of its own, gone when dropped.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(name: &str) -> Self {
+        let name = format!("kpx-{name}-{:x}", std::process::id());
+        let namespace = Self(name);
+        run("ip", &["netns", "add", &namespace.0]);
+        namespace
+    }
+
+    /// Runs a shell line inside.
+    fn sh(&self, line: &str) {
+        run("ip", &["netns", "exec", &self.0, "sh", "-ec", line]);
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(program: &str, args: &[&str]) {
+    let output = Command::new(program).args(args).output().expect("it runs");
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn audit(netns: &str, more: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kpx"));
+    command.args(["audit", "--netns", netns, "-o", "json"]).args(more);
+    let output = command.output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(!text.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code().expect("it ends by itself"), text)
+}
+
+fn result(text: &str, id: &str) -> serde_json::Value {
+    let document: serde_json::Value = serde_json::from_str(text).expect("JSON");
+    let items = document["items"].as_array().expect("a list");
+    items.iter().find(|item| item["id"] == id).unwrap_or_else(|| panic!("{id} is in {text}")).clone()
+}
+
+#[test]
+fn a_node_whose_kube_proxy_is_gone_is_told_so() {
+    if !privileged() {
+        return;
+    }
+    let node = Namespace::new("audit");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/iptables/v1.36-nft-ipv6.txt");
+    node.sh(&format!("grep -v nfacct {} | ip6tables-nft-restore", rules.display()));
+    // A rule that depends on kube-proxy's chain, as CRI-O's hostPorts do.
+    node.sh("ip6tables-nft -t nat -N KUBE-HOSTPORTS && ip6tables-nft -t nat -A KUBE-HOSTPORTS -j KUBE-MARK-MASQ");
+    let (code, text) = audit(&node.0, &[]);
+    assert_eq!(result(&text, "KPX-A101")["evidence"][0]["at"], "ip6tables-nft nat KUBE-HOSTPORTS rule 1");
+    assert_eq!(result(&text, "KPX-A401")["result"], "found");
+    assert_eq!(result(&text, "KPX-A110")["result"], "passed");
+    assert_eq!(result(&text, "KPX-A603")["result"], "passed");
+    // Processes are the machine's, not the namespace's: a kube-proxy may run elsewhere.
+    let frozen = result(&text, "KPX-A601");
+    assert_eq!(code == 2, frozen["result"] == "found" || result(&text, "KPX-A121")["result"] == "found", "{frozen}");
+
+    // What the audit advises holds: the table loads, and then somebody else tracks connections.
+    for id in ["KPX-A401", "KPX-A402"] {
+        let check = all().find(|check| check.id == id).expect("it is a check");
+        node.sh(check.command);
+    }
+    let (_, text) = audit(&node.0, &["conntrack"]);
+    assert_eq!(result(&text, "KPX-A401")["result"], "passed");
+}
+
+#[test]
+fn looking_changes_nothing() {
+    if !privileged() {
+        return;
+    }
+    let node = Namespace::new("audit-look");
+    let (code, _) = audit(&node.0, &[]);
+    assert_eq!(code, 0);
+    let tables =
+        Command::new("ip").args(["netns", "exec", &node.0, "nft", "list", "tables"]).output().expect("it runs");
+    assert!(tables.stdout.is_empty(), "{}", String::from_utf8_lossy(&tables.stdout));
+}

@@ -1,0 +1,58 @@
+//! Recordings of real kube-proxies: nothing wrong with those that run alone, and what is wrong with the others.
+
+use std::path::Path;
+
+use kpx::audit::Severity;
+use kpx::capture::NodeOptions;
+
+use super::{judged, said};
+use crate::support::recordings;
+
+fn options(root: &Path, world: &str) -> NodeOptions {
+    NodeOptions { from: Some(root.join(world)), services_from: Some(root.join("small/api")), ..NodeOptions::default() }
+}
+
+#[test]
+fn a_node_in_order_has_no_error() {
+    let Some(root) = recordings() else { return };
+    for world in [
+        "small/iptables-nft/running",
+        "small/iptables-legacy/running",
+        "small/nftables/running",
+        "small/v1.23-iptables-nft/running",
+        "small/v1.25-iptables-legacy/running",
+        "small/v1.30-iptables-nft/running",
+        "small/v1.30-nftables/running",
+        "small/ipvs/running",
+        "small/ipvs-strict-arp/running",
+        "small/iptables-nft/after-cleanup",
+        "small/nftables/after-cleanup",
+    ] {
+        let judged = judged(options(&root, world));
+        for errors in judged.iter().filter(|j| j.fired() && j.check.severity == Severity::Error) {
+            panic!("{world}: {} {}", errors.check.id, said(&judged, errors.check.id));
+        }
+        // What is not skipped was looked at: most of what there is.
+        let looked = judged.iter().filter(|j| j.found.is_ok()).count();
+        assert!(looked >= 30, "{world}: {looked}");
+    }
+}
+
+#[test]
+fn what_is_left_over_is_found() {
+    let Some(root) = recordings() else { return };
+    for (world, id, says) in [
+        ("stale/legacy-then-nft", "KPX-A110", "iptables-legacy: 367 chains, 1101 rules, 137 frontends"),
+        ("stale/switch-legacy-to-nftables", "KPX-A111", "while kube-proxy runs in nftables mode"),
+        ("stale/upgraded-from-v1.23", "KPX-A112", "iptables-nft nat KUBE-XLB-"),
+        ("stale/docker-flannel-iptables", "KPX-A102", "site policy, see KUBE-SERVICES before editing"),
+        ("stale/docker-flannel-iptables", "KPX-A134", "Docker"),
+        ("stale/docker-flannel-iptables", "KPX-A135", "flanneld masq"),
+        ("small/ipvs/after-cleanup", "KPX-A302", "ipset KUBE-6-CLUSTER-IP"),
+        ("small/v1.25-iptables-legacy/running", "KPX-A608", "no KUBE-FIREWALL"),
+        ("stale/conflicting-addresses/iptables", "KPX-A127", "never sees one"),
+    ] {
+        let judged = judged(options(&root, world));
+        assert!(said(&judged, id).contains(says), "{world}: {id}: {}", said(&judged, id));
+    }
+}
