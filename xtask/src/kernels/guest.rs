@@ -54,8 +54,8 @@ pub(super) fn build() -> Result<Built> {
     Ok(Built { kpx: built("bin", false)?, tests: built("test", true)? })
 }
 
-/// An archive with everything that a job may need, and the job: a shell script.
-pub(super) fn files(built: &Built, job: &str) -> Result<Vec<u8>> {
+/// An archive with everything that a job may need, these files of this machine, and the job: a shell script.
+pub(super) fn files(built: &Built, extra: &[PathBuf], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.file(Path::new("/init"), 0o755, include_bytes!("init.sh"));
     let job =
@@ -94,6 +94,9 @@ pub(super) fn files(built: &Built, job: &str) -> Result<Vec<u8>> {
     let recordings = root().join("../shared/fixtures");
     if recordings.is_dir() {
         archive.add(&recordings)?;
+    }
+    for path in extra {
+        archive.add(&std::path::absolute(path)?)?;
     }
     Ok(archive.finish())
 }

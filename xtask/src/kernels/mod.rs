@@ -12,6 +12,7 @@ mod results;
 mod vm;
 
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,9 @@ pub(crate) struct VmArgs {
     /// Memory in MiB
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
+    /// A file or folder that the machine shall have too, at the same path
+    #[arg(long = "file", value_name = "PATH")]
+    files: Vec<PathBuf>,
     /// How many seconds it may run
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
@@ -96,7 +100,7 @@ pub(crate) fn prepare(versions: &[String]) -> Result<Vec<Kernel>> {
 /// Runs the tests on each kernel, as many at a time as there are processors; fails when a test failed on any.
 pub(crate) fn test(selection: &Selection, kernels: &[Kernel]) -> Result<()> {
     let job = format!("KPX_VIRTUAL_TIME=1 \"$TESTS\" --show-output --test-threads=1 {}", selection.filters.join(" "));
-    let files = guest::files(&guest::build()?, &job)?;
+    let files = guest::files(&guest::build()?, &[], &job)?;
     let names: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
     say(&format!("running on Linux {}", names.join(", ")));
     let next = AtomicUsize::new(0);
@@ -151,7 +155,7 @@ fn test_one(kernel: &Kernel, files: &[u8], selection: &Selection) -> Result<()> 
 pub(crate) fn vm(args: &VmArgs) -> Result<()> {
     let kernels = prepare(std::slice::from_ref(&args.kernel))?;
     let built = guest::build()?;
-    let files = guest::files(&built, &args.command.join(" "))?;
+    let files = guest::files(&built, &args.files, &args.command.join(" "))?;
     let machine = Machine {
         processors: if args.virtual_time { 1 } else { args.processors },
         memory: args.memory,
@@ -159,7 +163,7 @@ pub(crate) fn vm(args: &VmArgs) -> Result<()> {
         limit: Duration::from_secs(args.limit),
     };
     for kernel in kernels {
-        let ended = machine.run(&kernel, &files, &store().join("vm"))?;
+        let ended = machine.run(&kernel, &files, &store().join(&kernel.release).join("vm"))?;
         say(&ended.output);
         if ended.status != 0 {
             bail!("the command ended with {} on Linux {}", ended.status, kernel.release);
