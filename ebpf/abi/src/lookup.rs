@@ -211,11 +211,20 @@ fn attempt<'m, M: Maps>(maps: &'m M, request: &Request) -> Option<Verdict<'m>> {
     Some(Verdict::Backend { service, id, backend, masquerade, sticky: frontend.affinity != 0 })
 }
 
+/// Makes the compiler choose between verdicts by a jump. If it made the verdict from the flag by arithmetic, a verifier that
+/// follows no more than its bits (Linux 5.10, 6.1) would see others too, also those whose backend was never set.
+#[inline(always)]
+fn stay_a_branch() {
+    core::hint::black_box(());
+}
+
 #[inline(always)]
 fn no_frontend<'m, M: Maps>(maps: &M, addr: &Addr, flags: AddressFlags) -> Verdict<'m> {
     if flags.has(AddressFlags::CLUSTER_IP) {
+        stay_a_branch();
         Verdict::UndefinedPort
     } else if maps.network(addr).has(NetworkFlags::SERVICE) {
+        stay_a_branch();
         Verdict::Unallocated
     } else {
         Verdict::NotService
