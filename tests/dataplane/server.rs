@@ -1,11 +1,10 @@
 //! Backends: each says its name and the address of the client as it sees it.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// A backend for TCP and UDP on one port; ends with this value.
 pub(super) struct Server {
@@ -21,7 +20,6 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind(at).expect("the backend's port is free");
         let socket = UdpSocket::bind(at).expect("the backend's port is free");
-        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a time-out can be set");
         let (stop_tcp, stop_udp) = (stop.clone(), stop.clone());
         let tcp = std::thread::spawn(move || {
             while let Ok((mut stream, client)) = listener.accept() {
@@ -34,12 +32,12 @@ impl Server {
         });
         let udp = std::thread::spawn(move || {
             let mut room = [0; 64];
-            while !stop_udp.load(Ordering::Relaxed) {
-                match socket.recv_from(&mut room) {
-                    Ok((_, client)) => drop(socket.send_to(format!("{name} {client}").as_bytes(), client)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => panic!("the backend cannot receive: {error}"),
+            loop {
+                let (_, client) = socket.recv_from(&mut room).expect("the backend can receive");
+                if stop_udp.load(Ordering::Relaxed) {
+                    return;
                 }
+                drop(socket.send_to(format!("{name} {client}").as_bytes(), client));
             }
         });
         Self { stop, at, threads: vec![tcp, udp] }
@@ -49,7 +47,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Wakes both threads.
         let _ = TcpStream::connect(self.at);
+        let _ = UdpSocket::bind(SocketAddr::new(self.at.ip(), 0)).and_then(|socket| socket.send_to(b"", self.at));
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
