@@ -55,11 +55,11 @@ pub(super) fn build() -> Result<Built> {
 }
 
 /// An archive with everything that a job may need, these files of this machine, and the job: a shell script.
-pub(super) fn files(built: &Built, extra: &[PathBuf], job: &str) -> Result<Vec<u8>> {
+pub(super) fn files(built: Option<&Built>, extra: &[PathBuf], job: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.file(Path::new("/init"), 0o755, include_bytes!("init.sh"));
-    let job =
-        format!("cd {}\nexport KPX={} TESTS={}\n{job}\n", root().display(), built.kpx.display(), built.tests.display());
+    let names = built.map(|built| format!("export KPX={} TESTS={}\n", built.kpx.display(), built.tests.display()));
+    let job = format!("cd {}\n{}{job}\n", root().display(), names.unwrap_or_default());
     archive.file(Path::new("/job"), 0o755, job.as_bytes());
     // Where these are links, they must be so before anything is put below them.
     for folder in ["/bin", "/sbin", "/lib", "/lib64"].map(Path::new) {
@@ -82,9 +82,8 @@ pub(super) fn files(built: &Built, extra: &[PathBuf], job: &str) -> Result<Vec<u
             archive.add(file)?;
         }
     }
-    for program in [&built.kpx, &built.tests] {
+    for program in built.iter().flat_map(|built| [&built.kpx, &built.tests]) {
         let stripped = store().join("stripped");
-        fs_err::create_dir_all(store())?;
         cmd("strip", ["--strip-debug".into(), "-o".into(), stripped.clone().into_os_string(), program.into()])
             .read()?;
         archive.file(program, 0o755, &fs_err::read(&stripped)?);

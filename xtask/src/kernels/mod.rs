@@ -58,7 +58,10 @@ pub(crate) struct VmArgs {
     /// How many seconds it may run
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
-    /// The command, run by a shell; $KPX and $TESTS are the program and its integration tests
+    /// Build kpx and its tests first; $KPX and $TESTS name them
+    #[arg(long)]
+    build: bool,
+    /// The command, run by a shell
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
@@ -100,7 +103,7 @@ pub(crate) fn prepare(versions: &[String]) -> Result<Vec<Kernel>> {
 /// Runs the tests on each kernel, as many at a time as there are processors; fails when a test failed on any.
 pub(crate) fn test(selection: &Selection, kernels: &[Kernel]) -> Result<()> {
     let job = format!("KPX_VIRTUAL_TIME=1 \"$TESTS\" --show-output --test-threads=1 {}", selection.filters.join(" "));
-    let files = guest::files(&guest::build()?, &[], &job)?;
+    let files = guest::files(Some(&guest::build()?), &[], &job)?;
     let names: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
     say(&format!("running on Linux {}", names.join(", ")));
     let next = AtomicUsize::new(0);
@@ -154,8 +157,8 @@ fn test_one(kernel: &Kernel, files: &[u8], selection: &Selection) -> Result<()> 
 /// `cargo xtask vm`: one command on one kernel.
 pub(crate) fn vm(args: &VmArgs) -> Result<()> {
     let kernels = prepare(std::slice::from_ref(&args.kernel))?;
-    let built = guest::build()?;
-    let files = guest::files(&built, &args.files, &args.command.join(" "))?;
+    let built = args.build.then(guest::build).transpose()?;
+    let files = guest::files(built.as_ref(), &args.files, &args.command.join(" "))?;
     let machine = Machine {
         processors: if args.virtual_time { 1 } else { args.processors },
         memory: args.memory,
