@@ -99,6 +99,7 @@ fn frontend(n: u32, protocol: Protocol, backends: [SocketAddr; 3]) -> Frontend {
         sources: Vec::new(),
         masquerade: Masquerade::OffCluster,
         no_backends: None,
+        selection: None,
         origin: Origin::MapEntry { map: "bench", id: n },
     }
 }

@@ -1,6 +1,7 @@
 //! The dataplane, with real sockets in a namespace, a cgroup and a BPF filesystem of their own.
 
 mod agent;
+mod exposures;
 mod features;
 mod ground;
 mod hours;

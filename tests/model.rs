@@ -35,6 +35,7 @@ pub(crate) fn cluster_ip() -> Frontend {
         sources: Vec::new(),
         masquerade: Masquerade::OffCluster,
         no_backends: None,
+        selection: None,
         origin: Origin::MapEntry { map: "test", id: 1 },
     }
 }

@@ -4,8 +4,8 @@
 
 use core::ptr::addr_of_mut;
 
-use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 
 /// The family of a hook's attach type.
 pub trait Family {
@@ -103,4 +103,47 @@ pub fn source_port(ctx: &SockAddrContext) -> u16 {
         let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
         (addr_of_mut!((*sk).src_port).read_volatile() as u16).to_be()
     }
+}
+
+/// The family of a bound socket.
+pub trait BoundFamily {
+    /// The address it is bound to, network byte order, IPv4 as v4-mapped.
+    fn read(sk: *mut bpf_sock) -> [u8; 16];
+}
+
+impl BoundFamily for V4 {
+    #[inline(always)]
+    fn read(sk: *mut bpf_sock) -> [u8; 16] {
+        // SAFETY: the context is valid for as long as the program runs.
+        bytes([0, 0, MAPPED, unsafe { addr_of_mut!((*sk).src_ip4).read_volatile() }])
+    }
+}
+
+impl BoundFamily for V6 {
+    #[inline(always)]
+    fn read(sk: *mut bpf_sock) -> [u8; 16] {
+        // SAFETY: as above.
+        unsafe {
+            bytes([
+                addr_of_mut!((*sk).src_ip6[0]).read_volatile(),
+                addr_of_mut!((*sk).src_ip6[1]).read_volatile(),
+                addr_of_mut!((*sk).src_ip6[2]).read_volatile(),
+                addr_of_mut!((*sk).src_ip6[3]).read_volatile(),
+            ])
+        }
+    }
+}
+
+/// The port that a socket is bound to, network byte order.
+#[inline(always)]
+pub fn bound_port(ctx: &SockContext) -> u16 {
+    // SAFETY: as above; the field is in host byte order.
+    unsafe { (addr_of_mut!((*ctx.sock).src_port).read_volatile() as u16).to_be() }
+}
+
+/// The IANA protocol number of a bound socket.
+#[inline(always)]
+pub fn bound_protocol(ctx: &SockContext) -> u8 {
+    // SAFETY: as above.
+    unsafe { addr_of_mut!((*ctx.sock).protocol).read_volatile() as u8 }
 }

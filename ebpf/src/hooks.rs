@@ -1,10 +1,10 @@
 //! One program for each attach type.
 
-use aya_ebpf::macros::cgroup_sock_addr;
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
+use aya_ebpf::programs::{SockAddrContext, SockContext};
 
 use crate::address::{V4, V6};
-use crate::{connect, datagram, restore};
+use crate::{bind, connect, datagram, restore};
 
 /// Return value of a hook: go on.
 pub const PROCEED: i32 = 1;
@@ -31,4 +31,14 @@ hooks! {
     kpx_recvmsg6: recvmsg6 => restore::source::<V6>;
     kpx_getpeer4: getpeername4 => restore::peer::<V4>;
     kpx_getpeer6: getpeername6 => restore::peer::<V6>;
+}
+
+#[cgroup_sock(post_bind4)]
+pub fn kpx_bind4(ctx: SockContext) -> i32 {
+    bind::run::<V4>(&ctx)
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn kpx_bind6(ctx: SockContext) -> i32 {
+    bind::run::<V6>(&ctx)
 }

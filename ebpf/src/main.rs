@@ -1,6 +1,6 @@
 //! The eBPF programs: what happens to a Service's packets, at the sockets that send them and at the devices.
 //!
-//! `hooks` has one program for each attach type; `connect`, `datagram` and `restore` are what they do; `maps` are the maps
+//! `hooks` has one program for each attach type; `connect`, `datagram`, `restore` and `bind` are what they do; `maps` are the maps
 //! and how the shared lookup reads them; `client` is
 //! who sends; `address` reads and writes the hook's context.
 
@@ -9,6 +9,7 @@
 #![feature(asm_experimental_arch)]
 
 mod address;
+mod bind;
 mod client;
 mod connect;
 mod datagram;

@@ -36,6 +36,7 @@ pub(super) fn frontend(exposure: Exposure, ip: &str, port: u16, name: Option<(&s
         sources: Vec::new(),
         masquerade: Masquerade::OffCluster,
         no_backends: None,
+        selection: None,
         origin: Origin::Rule { family: Family::V4, table: "nat".into(), chain: "KUBE-SERVICES".into(), number: 7 },
     }
 }

@@ -4,9 +4,6 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, ProgramError};
-
 use super::error::DataplaneError;
 use super::hooks::{HOOKS, Hook};
 use super::load::gone;
@@ -68,15 +65,7 @@ pub(super) fn attach(paths: &Paths) -> Result<(), DataplaneError> {
 }
 
 fn attach_one(paths: &Paths, hook: &Hook, path: &PathBuf) -> Result<(), DataplaneError> {
-    let failed = |error: ProgramError| DataplaneError::of_attach(hook, error);
-    let cgroup = paths.open_cgroup()?;
-    let mut program = CgroupSockAddr::from_pin(paths.programs().join(hook.program), hook.attach).map_err(|source| {
-        DataplaneError::Program { action: "open", program: hook.program, source: Box::new(source) }
-    })?;
-    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(failed)?;
-    let link = program.take_link(id).map_err(failed)?;
-    // Before Linux 5.7 there are no links; what was attached instead goes away with the descriptor.
-    let link = FdLink::try_from(link).map_err(|_| DataplaneError::no_links(io::ErrorKind::Unsupported.into()))?;
+    let link = hook.attach(&paths.programs().join(hook.program), paths.open_cgroup()?)?;
     link.pin(path).map_err(|source| DataplaneError::Pin { path: path.clone(), source: Box::new(source) })?;
     Ok(())
 }

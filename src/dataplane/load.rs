@@ -3,7 +3,7 @@
 use std::io;
 
 use aya::EbpfLoader;
-use aya::programs::{CgroupSockAddr, ProgramType, SchedClassifier};
+use aya::programs::{ProgramType, SchedClassifier};
 use aya::sys::{BpfHelper, is_helper_supported};
 use kpx_abi::map_name;
 
@@ -57,10 +57,7 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
     }
     for hook in &HOOKS {
         let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
-        let program: &mut CgroupSockAddr = program.try_into().map_err(|e| DataplaneError::of_program(hook, e))?;
-        program.load().map_err(|e| DataplaneError::of_program(hook, e))?;
-        let path = paths.programs().join(hook.program);
-        program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+        hook.load(program, &paths.programs().join(hook.program))?;
     }
     for hook in &PACKET_HOOKS {
         let failed = |error| DataplaneError::of_packet_program(hook.program, error);

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use aya::Pod;
 use kpx_abi::{
-    Backend, Config, Device, Flow, Frontend, FrontendKey, FrontendRef, LAYOUT_VERSION, Stats, Tuple, YieldKey,
-    YieldUntil, map_name,
+    Addr, AddressFlags, Backend, Client, Config, Device, Flow, Frontend, FrontendKey, FrontendRef, LAYOUT_VERSION,
+    NetworkFlags, NetworkKey, SourceKey, Stats, Tuple, YieldKey, YieldUntil, map_name,
 };
 
 use super::error::DataplaneError;
@@ -27,6 +27,10 @@ pub(super) struct Maps {
     pub(super) yields: Table<YieldKey, YieldUntil>,
     pub(super) devices: Table<u32, Device>,
     pub(super) flows: Table<Tuple, Flow>,
+    pub(super) addresses: Table<Addr, AddressFlags>,
+    pub(super) networks: Table<NetworkKey, NetworkFlags>,
+    sources: Table<SourceKey, u8>,
+    pub(super) clients: Table<u64, Client>,
 }
 
 pub(super) fn failed(action: &'static str, map: &'static str) -> impl FnOnce(io::Error) -> DataplaneError {
@@ -64,6 +68,10 @@ impl Maps {
             yields: open(pins, map_name::YIELD)?,
             devices: open(pins, map_name::DEVICES)?,
             flows: open(pins, map_name::CONNTRACK)?,
+            addresses: open(pins, map_name::ADDRESSES)?,
+            networks: open(pins, map_name::NETWORKS)?,
+            sources: open(pins, map_name::SOURCES)?,
+            clients: open(pins, map_name::CLIENTS)?,
         })
     }
 
@@ -82,18 +90,24 @@ impl Maps {
     pub(super) fn image(&self) -> Result<Image, DataplaneError> {
         let index = self.index.dump().map_err(failed("read", map_name::INDEX))?;
         let index: BTreeMap<_, _> = index.into_iter().map(|(key, found)| (key, found.entry)).collect();
+        let sources = self.sources.dump().map_err(failed("read", map_name::SOURCES))?;
         let sizes = Sizes {
+            frontends: self.index.max_entries(),
             entries: self.frontends.max_entries(),
             services: self.stats.max_entries(),
             backends: self.backends.max_entries(),
             slots: self.slots.max_entries(),
+            sources: self.sources.max_entries(),
         };
         Ok(Image::new(
             sizes,
             index,
-            array(&self.frontends, map_name::FRONTENDS)?,
-            array(&self.slots, map_name::SLOTS)?,
-            array(&self.backends, map_name::BACKENDS)?,
+            (
+                array(&self.frontends, map_name::FRONTENDS)?,
+                array(&self.slots, map_name::SLOTS)?,
+                array(&self.backends, map_name::BACKENDS)?,
+            ),
+            sources.into_iter().map(|(key, _)| key),
         ))
     }
 
@@ -115,9 +129,9 @@ impl Maps {
                 Op::ResetStats { service } => Some((*service, Stats::default())),
                 _ => None,
             }),
-            Op::PutBackend { .. } | Op::RetireBackend { .. } => {
+            Op::PutBackend { .. } | Op::TrimBackend { .. } => {
                 many(&self.backends, map_name::BACKENDS, group, |op| match op {
-                    Op::PutBackend { id, backend } | Op::RetireBackend { id, backend } => Some((*id, *backend)),
+                    Op::PutBackend { id, backend } | Op::TrimBackend { id, backend } => Some((*id, *backend)),
                     _ => None,
                 })
             }
@@ -137,6 +151,17 @@ impl Maps {
                 let (keys, values): (Vec<u32>, Vec<u32>) = slots.flatten().unzip();
                 self.slots.put_many(&keys, &values).map_err(failed("write", map_name::SLOTS))
             }
+            // Not in a batch: a longest-prefix map takes one element at a time anyway.
+            Op::PutSource { .. } => group.iter().try_for_each(|op| match op {
+                Op::PutSource { key } => self.sources.put(key, &1).map_err(failed("write", map_name::SOURCES)),
+                _ => Ok(()),
+            }),
+            Op::DeleteSource { .. } => group.iter().try_for_each(|op| match op {
+                Op::DeleteSource { key } => {
+                    self.sources.delete(key).map(drop).map_err(failed("delete from", map_name::SOURCES))
+                }
+                _ => Ok(()),
+            }),
             Op::DeleteIndex { .. } => group.iter().try_for_each(|op| match op {
                 Op::DeleteIndex { key } => {
                     self.index.delete(key).map(drop).map_err(failed("delete from", map_name::INDEX))
@@ -167,12 +192,12 @@ fn array<V: Pod + Default>(table: &Table<u32, V>, name: &'static str) -> Result<
 mod tests {
     use std::time::Duration;
 
-    use super::super::reconcile::{Planner, Wanted, key_of, table};
+    use super::super::reconcile::{Node, Planner, Wanted, table};
     use super::super::{Capacity, Paths, load};
     use super::*;
     use crate::model::{
-        Backend as ModelBackend, Exposure, Frontend as ModelFrontend, FrontendKey as ModelKey, Masquerade, Origin,
-        Policy, Protocol,
+        Backend as ModelBackend, BackendSelection, Exposure, Frontend as ModelFrontend, FrontendKey as ModelKey,
+        Masquerade, Origin, Policy, Protocol,
     };
 
     fn frontend(n: u8) -> ModelFrontend {
@@ -195,6 +220,7 @@ mod tests {
             sources: Vec::new(),
             masquerade: Masquerade::OffCluster,
             no_backends: None,
+            selection: None,
             origin: Origin::MapEntry { map: "test", id: 0 },
         }
     }
@@ -209,7 +235,9 @@ mod tests {
         }
         let directory = tempfile::tempdir().unwrap();
         mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
-        let wanted: BTreeMap<_, _> = (0..200).map(frontend).map(|f| (key_of(&f.key), Wanted::of(&f))).collect();
+        let frontends: Vec<_> = (0..200).map(frontend).collect();
+        let node = Node { pods: [true; 2], selection: BackendSelection::Random, maglev_size: 251 };
+        let wanted = Wanted::of(&frontends, &node);
         let results: Vec<_> = [true, false]
             .into_iter()
             .map(|batches| {

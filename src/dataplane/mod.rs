@@ -7,40 +7,44 @@ mod attach;
 mod counters;
 mod devices;
 mod entries;
+mod environment;
 mod error;
 mod foreign;
 mod hooks;
 mod links;
 mod load;
+mod maglev;
 mod maps;
 mod packet;
 mod pins;
 mod reconcile;
 mod served;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, YieldKey, YieldUntil, map_name};
+use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, Options, YieldKey, YieldUntil, map_name};
 
 pub use counters::{Counters, ServiceCounters};
 pub use devices::NodeDevice;
+pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses};
 pub use error::DataplaneError;
 pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
 pub use kpx_abi::{Mode, Reason, Stats, Timeouts};
 pub use links::Attachment;
+pub use maglev::{DEFAULT_SIZE as MAGLEV_SIZE, SIZES as MAGLEV_SIZES};
 pub use pins::Paths;
 pub use reconcile::{Changes, Full};
-pub use served::{NotServed, Served, served};
+pub use served::{NotServed, Served, served, served_at_sockets};
 
 use crate::inspect::bpf::sys;
-use crate::model::{Frontend, FrontendKey, ServiceTable};
+use crate::model::{BackendSelection, Detector, Family, Frontend, FrontendKey, ServiceTable};
 use maps::Maps;
 use pins::Pinned;
-use reconcile::{Image, Planner, Wanted, key_of};
+use reconcile::{Image, Node, Planner, Wanted, key_of};
 
-/// How many frontends change at once where the maps have no room for all changes together.
+/// How many Service ports change at once where the maps have no room for all changes together.
 const CHUNK: usize = 512;
 
 /// How many of each thing the maps of a new dataplane can hold.
@@ -93,17 +97,25 @@ impl Default for Capacity {
 impl Capacity {
     /// Room for this table and half as much again, and for a few thousand Services at least.
     pub fn for_table(table: &ServiceTable) -> Self {
-        let slots = |f: &Frontend| f.own_list().iter().map(|b| usize::from(b.weight)).sum::<usize>();
-        let served = table.frontends().iter().filter(|f| served(f).is_ok());
-        let (frontends, backends, slots) = served.fold((0, 0, 0), |(frontends, backends, sum), f| {
-            (frontends + 1, backends + f.own_list().len(), sum + slots(f))
-        });
+        let mut need = [0_usize; 4];
+        for frontend in table.frontends().iter().filter(|f| served(f).is_ok()) {
+            let lists = || frontend.cluster.iter().chain(&frontend.local);
+            let slots: usize = lists().map(|b| usize::from(b.weight)).sum();
+            let maglev =
+                usize::from(frontend.selection == Some(BackendSelection::Maglev)) * maglev::DEFAULT_SIZE as usize;
+            for (sum, more) in need.iter_mut().zip([1, lists().count(), slots + 2 * maglev, frontend.sources.len()]) {
+                *sum += more;
+            }
+        }
         let roomy = |need: usize, least: u32| u32::try_from(need + need / 2).unwrap_or(u32::MAX / 4).max(least);
         let least = Self::default();
+        let [frontends, backends, slots, sources] = need;
         Self {
             frontends: roomy(frontends, least.frontends),
             backends: roomy(backends, least.backends),
             slots: roomy(slots, least.slots),
+            sources: roomy(sources, least.sources),
+            addresses: roomy(frontends, least.addresses),
             ..least
         }
     }
@@ -138,6 +150,7 @@ pub struct Dataplane {
     maps: Maps,
     image: Image,
     planner: Planner,
+    node: Node,
 }
 
 /// Monotonic time, as the kernel's programs see it.
@@ -199,7 +212,12 @@ impl Dataplane {
         }
         let image = maps.image()?;
         let planner = Planner::adopt(&image, now());
-        Ok(Self { paths: paths.clone(), maps, image, planner })
+        let node = Node {
+            pods: [config.options.has(Options::PODS_V4), config.options.has(Options::PODS_V6)],
+            selection: BackendSelection::default(),
+            maglev_size: maglev::DEFAULT_SIZE,
+        };
+        Ok(Self { paths: paths.clone(), maps, image, planner, node })
     }
 
     /// Where it is.
@@ -207,11 +225,18 @@ impl Dataplane {
         &self.paths
     }
 
+    /// How a backend is chosen for frontends that do not say, and how many slots a Maglev table has, of
+    /// [`MAGLEV_SIZES`]. The next [`Self::fill`] puts it into force.
+    pub const fn set_selection(&mut self, selection: BackendSelection, maglev_size: u32) {
+        self.node.selection = selection;
+        self.node.maglev_size = maglev_size;
+    }
+
     /// Makes the maps serve what can be served of this table (see [`Served::of`]), and nothing else.
     pub fn fill(&mut self, table: &ServiceTable) -> Result<Changes, DataplaneError> {
         let served = Served::of(table).table;
-        let wanted: BTreeMap<AbiKey, Wanted> =
-            served.frontends().iter().map(|f| (key_of(&f.key), Wanted::of(f))).collect();
+        self.recognise_pods(&served)?;
+        let wanted = Wanted::of(served.frontends(), &self.node);
         match self.planner.plan(&self.image, &wanted, now()) {
             Ok((ops, changes)) => {
                 self.write(&ops)?;
@@ -221,20 +246,39 @@ impl Dataplane {
         }
     }
 
+    /// Tells the programs whether sockets of other namespaces count as pods.
+    fn recognise_pods(&mut self, table: &ServiceTable) -> Result<(), DataplaneError> {
+        self.node.pods = Family::BOTH.map(|family| table.facts(family).detector != Detector::None);
+        let [v4, v6] = self.node.pods;
+        self.set_options(|options| options.with(Options::PODS_V4, v4).with(Options::PODS_V6, v6))
+    }
+
+    /// Tells the programs that the kernel has no rules of kube-proxy, or that it has: whether a packet that they leave
+    /// alone is still refused by somebody.
+    pub fn set_rules_gone(&mut self, gone: bool) -> Result<(), DataplaneError> {
+        self.set_options(|options| options.with(Options::RULES_GONE, gone))
+    }
+
+    fn set_options(&mut self, change: impl FnOnce(Options) -> Options) -> Result<(), DataplaneError> {
+        let config = self.maps.config()?;
+        let options = change(config.options);
+        if options == config.options { Ok(()) } else { self.maps.set_config(&Config { options, ..config }) }
+    }
+
     /// Makes the maps serve these frontends as given and no longer those, leaving all others alone: for one change of an
     /// endpoint, where looking at the whole table would take longer than the change.
     ///
-    /// The frontends given must be ones that can be served; others are an error of the caller and are not written.
+    /// Given are all frontends of a Service port that changes: those that are not given part with the others' counters
+    /// and affinity. They must be ones that can be served; others are an error of the caller and are not written.
     pub fn update(&mut self, changed: &[Frontend], removed: &[FrontendKey]) -> Result<Changes, DataplaneError> {
-        let wanted: BTreeMap<AbiKey, Wanted> =
-            changed.iter().filter(|f| served(f).is_ok()).map(|f| (key_of(&f.key), Wanted::of(f))).collect();
+        let wanted = Wanted::of(changed.iter().filter(|f| served(f).is_ok()), &self.node);
         let removed: Vec<AbiKey> = removed.iter().map(key_of).collect();
         self.change(&wanted, &removed)
     }
 
-    fn change(&mut self, wanted: &BTreeMap<AbiKey, Wanted>, removed: &[AbiKey]) -> Result<Changes, DataplaneError> {
+    fn change(&mut self, wanted: &[Wanted], removed: &[AbiKey]) -> Result<Changes, DataplaneError> {
         loop {
-            match self.planner.change(&self.image, wanted.iter(), removed.iter(), now()) {
+            match self.planner.change(&self.image, wanted, removed, now()) {
                 Ok((ops, changes)) => {
                     self.write(&ops)?;
                     return Ok(changes);
@@ -246,13 +290,12 @@ impl Dataplane {
     }
 
     /// The same as [`Self::fill`] in pieces, where there is no room for old and new of everything at once.
-    fn fill_slowly(&mut self, wanted: &BTreeMap<AbiKey, Wanted>) -> Result<Changes, DataplaneError> {
-        let removed: Vec<AbiKey> = self.image.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
-        let mut sum = self.change(&BTreeMap::new(), &removed)?;
-        let mut rest = wanted.iter().peekable();
-        while rest.peek().is_some() {
-            let chunk = rest.by_ref().take(CHUNK).map(|(key, wanted)| (*key, wanted.clone())).collect();
-            sum = sum.plus(&self.change(&chunk, &[])?);
+    fn fill_slowly(&mut self, wanted: &[Wanted]) -> Result<Changes, DataplaneError> {
+        let keys: HashSet<&AbiKey> = wanted.iter().flat_map(Wanted::keys).collect();
+        let removed: Vec<AbiKey> = self.image.keys().filter(|key| !keys.contains(key)).copied().collect();
+        let mut sum = self.change(&[], &removed)?;
+        for chunk in wanted.chunks(CHUNK) {
+            sum = sum.plus(&self.change(chunk, &[])?);
         }
         Ok(sum)
     }

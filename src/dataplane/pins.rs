@@ -143,10 +143,11 @@ mod tests {
         assert_eq!(found(0, 0, 0), Pinned::Nothing);
         assert_eq!(found(3, 0, 0), Pinned::Remains);
         assert_eq!(found(maps, 7, 0), Pinned::Remains);
-        assert_eq!(found(maps, 10, 0), Pinned::Complete);
-        assert_eq!(found(maps, 10, 3), Pinned::Complete);
+        let all = HOOKS.len() + PACKET_HOOKS.len();
+        assert_eq!(found(maps, all, 0), Pinned::Complete);
+        assert_eq!(found(maps, all, 3), Pinned::Complete);
         let last = kpx_abi::map_name::ALL[maps - 1];
-        assert_eq!(found(maps - 1, 10, 3), Pinned::Damaged(vec![format!("map {last}")]));
+        assert_eq!(found(maps - 1, all, 3), Pinned::Damaged(vec![format!("map {last}")]));
     }
 
     #[test]

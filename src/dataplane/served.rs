@@ -1,10 +1,10 @@
-//! Which frontends the socket hooks serve exactly as kube-proxy's rules do, and why the others stay with the rules.
+//! Which frontends the dataplane serves exactly as kube-proxy's rules do, and why the others stay with the rules.
 
 use std::collections::BTreeSet;
 
 use thiserror::Error;
 
-use crate::model::{Exposure, Family, Frontend, FrontendKey, Masquerade, Protocol, ServiceTable};
+use crate::model::{Family, Frontend, FrontendKey, Protocol, ServiceTable};
 
 /// Most slots that a list may take: the sum of its weights.
 const MAX_LIST: usize = 65_536;
@@ -12,22 +12,10 @@ const MAX_LIST: usize = 65_536;
 /// Why a frontend stays with the kernel's rules.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NotServed {
-    /// Only ClusterIPs are served from sockets; other exposures take traffic that no socket of this node sends.
-    #[error("{0} traffic stays with the rules")]
-    Exposure(Exposure),
-    /// The hooks see TCP and UDP.
+    /// No hook sees such sockets.
     #[error("{0} is not translated at sockets")]
     Protocol(Protocol),
-    /// Affinity is by client address in the rules; a socket has none yet when it connects.
-    #[error("session affinity ({0} s) stays with the rules")]
-    Affinity(u32),
-    /// A socket's own address always reaches the backend.
-    #[error("every client is masqueraded (masqueradeAll), which sockets cannot do")]
-    MasqueradeAll,
-    /// The rules let only some sources in.
-    #[error("source ranges stay with the rules")]
-    SourceRanges,
-    /// A socket cannot change its address family.
+    /// Translation does not change the address family.
     #[error("backend {0} is of another address family")]
     Family(std::net::SocketAddr),
     /// The list does not fit the map's fixed-width counters.
@@ -38,41 +26,35 @@ pub enum NotServed {
     Conflict(FrontendKey),
 }
 
-/// Whether the socket hooks can serve this frontend just as kube-proxy's rules do, looked at alone.
+/// Whether the dataplane can serve this frontend just as kube-proxy's rules do, looked at alone.
 ///
 /// Conflicts between frontends are seen by [`Served::of`] only.
 pub fn served(frontend: &Frontend) -> Result<(), NotServed> {
-    let key = frontend.key;
-    if key.exposure != Exposure::ClusterIp {
-        return Err(NotServed::Exposure(key.exposure));
-    }
-    if key.protocol == Protocol::Sctp {
-        return Err(NotServed::Protocol(key.protocol));
-    }
-    if let Some(seconds) = frontend.affinity {
-        return Err(NotServed::Affinity(seconds));
-    }
-    if frontend.masquerade == Masquerade::Always {
-        return Err(NotServed::MasqueradeAll);
-    }
-    if !frontend.sources.is_empty() {
-        return Err(NotServed::SourceRanges);
-    }
-    let list = frontend.own_list();
-    if let Some(backend) = list.iter().find(|b| Family::of(b.ip) != Family::of(key.ip)) {
+    let lists = || frontend.cluster.iter().chain(&frontend.local);
+    if let Some(backend) = lists().find(|b| Family::of(b.ip) != Family::of(frontend.key.ip)) {
         return Err(NotServed::Family(backend.addr()));
     }
-    let slots = list.iter().map(|b| usize::from(b.weight)).sum();
-    if slots > MAX_LIST {
-        return Err(NotServed::TooMany(slots));
+    for list in [&frontend.cluster, &frontend.local] {
+        let slots = list.iter().map(|b| usize::from(b.weight)).sum();
+        if slots > MAX_LIST {
+            return Err(NotServed::TooMany(slots));
+        }
     }
     Ok(())
 }
 
-/// A table divided into what the socket hooks serve and what stays with the rules.
+/// Whether the socket hooks alone can: they see TCP and UDP.
+pub fn served_at_sockets(frontend: &Frontend) -> Result<(), NotServed> {
+    match frontend.key.protocol {
+        Protocol::Sctp => Err(NotServed::Protocol(Protocol::Sctp)),
+        Protocol::Tcp | Protocol::Udp => served(frontend),
+    }
+}
+
+/// A table divided into what the dataplane serves and what stays with the rules.
 #[derive(Clone, Debug)]
 pub struct Served {
-    /// The frontends served, with the facts of the whole table. Health checks are not the hooks' business.
+    /// The frontends served, with the facts of the whole table. Health checks are not the dataplane's business.
     pub table: ServiceTable,
     /// The others with the reason, in the order of the table.
     pub others: Vec<(Frontend, NotServed)>,
@@ -81,13 +63,25 @@ pub struct Served {
 impl Served {
     /// Divides a table.
     pub fn of(table: &ServiceTable) -> Self {
-        let address = |f: &Frontend| (f.key.ip, f.key.port, f.key.protocol);
-        let contested: BTreeSet<_> = table.conflicts().iter().map(|c| address(c.frontends[0])).collect();
+        Self::divide(table, served)
+    }
+
+    /// Divides a table where there are the socket hooks only.
+    pub fn at_sockets(table: &ServiceTable) -> Self {
+        Self::divide(table, served_at_sockets)
+    }
+
+    fn divide(table: &ServiceTable, served: fn(&Frontend) -> Result<(), NotServed>) -> Self {
+        let contested: BTreeSet<_> = table.conflicts().iter().map(|c| c.frontends[0].key.address()).collect();
         let mut kept = Vec::new();
         let mut others = Vec::new();
         for frontend in table.frontends() {
             let verdict = served(frontend).and_then(|()| {
-                if contested.contains(&address(frontend)) { Err(NotServed::Conflict(frontend.key)) } else { Ok(()) }
+                if contested.contains(&frontend.key.address()) {
+                    Err(NotServed::Conflict(frontend.key))
+                } else {
+                    Ok(())
+                }
             });
             match verdict {
                 Ok(()) => kept.push(frontend.clone()),

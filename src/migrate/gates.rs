@@ -46,10 +46,13 @@ pub(super) fn equality(world: &mut NodeWorld<'_>) -> Result<Vec<Finding>, StepEr
         Finding::fail("api-rules", list(&differences))
     };
     let differences = world.map_differences()?;
-    let maps = if differences.is_empty() {
-        Finding::ok("api-maps", format!("{} frontends served, no difference", world.served.frontends().len()))
-    } else {
+    let addresses = world.address_differences()?;
+    let maps = if !differences.is_empty() {
         Finding::fail("api-maps", list(&differences))
+    } else if addresses != 0 {
+        Finding::fail("api-maps", format!("{addresses} addresses of the node are not as the hooks know them"))
+    } else {
+        Finding::ok("api-maps", format!("{} frontends served, no difference", world.served.frontends().len()))
     };
     Ok(vec![rules, maps])
 }

@@ -11,14 +11,14 @@ use super::plan::{
 use super::session::facts;
 use super::steps;
 use super::survey::{Rules, Survey};
-use crate::dataplane::{Position, Served, served};
-use crate::model::{Difference, Frontend, FrontendView, ServiceTable, diff};
+use crate::dataplane::{Position, Served, served_at_sockets};
+use crate::model::{Difference, Exposure, Frontend, FrontendView, ServiceTable, diff};
 
 /// Makes the plan of a surveyed node.
 pub fn plan(survey: &Survey) -> Plan {
     let empty = ServiceTable::default();
     let table = survey.api.as_ref().map_or(&empty, |lifted| &lifted.table);
-    let divided = Served::of(table);
+    let divided = Served::at_sockets(table);
     let frontends = frontends(table, &divided);
     let to_ebpf = divided.table.frontends().len();
     let counts = Counts { to_ebpf, stay: frontends.len() - to_ebpf, programs: steps::PROGRAMS, rules_to_delete: 0 };
@@ -200,11 +200,11 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
         }
     }
     if let Ok(api) = &survey.api {
-        let conflicts = conflicts(&api.table, |group| group.iter().any(|f| served(f).is_ok()));
+        let conflicts = conflicts(&api.table, |group| group.iter().any(|f| blocks(f)));
         if !conflicts.is_empty() {
             block(
                 BlockerId::ConflictingAddresses,
-                "an address that the hooks would serve is claimed more than once".to_owned(),
+                "a ClusterIP is claimed more than once".to_owned(),
                 first_few(conflicts, "addresses"),
                 CONFLICT_REMEDY,
             );
@@ -336,7 +336,7 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
         vec![],
     );
     if let Ok(api) = &survey.api {
-        let harmless = conflicts(&api.table, |group| !group.iter().any(|f| served(f).is_ok()));
+        let harmless = conflicts(&api.table, |group| !group.iter().any(|f| blocks(f)));
         if !harmless.is_empty() {
             warn("addresses claimed more than once; they stay with the rules".into(), first_few(harmless, "addresses"));
         }
@@ -365,6 +365,12 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
     out
 }
 
+/// Whether a contested address stands in the way if this frontend is one of those that claim it: a ClusterIP never should
+/// be contested. Other contested addresses simply stay with the rules.
+fn blocks(f: &Frontend) -> bool {
+    f.key.exposure == Exposure::ClusterIp && served_at_sockets(f).is_ok()
+}
+
 fn coexistence(survey: &Survey) -> Vec<String> {
     let mut out = Vec::new();
     if let Ok(rules) = &survey.rules {
@@ -373,8 +379,7 @@ fn coexistence(survey: &Survey) -> Vec<String> {
         out.push(format!("{total} rules of kube-proxy stand on this node now ({}), and stay", parts.join(", ")));
     }
     out.push(
-        "traffic that does not come from a socket of the cgroup (from outside, forwarded), NodePorts, \
-         LoadBalancer and external addresses stay with the rules"
+        "traffic that does not come from a socket of the cgroup (from outside, forwarded) stays with the rules"
             .to_owned(),
     );
     out.push(

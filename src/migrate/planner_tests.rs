@@ -24,6 +24,7 @@ fn frontend(name: &str, ip: &str, exposure: Exposure, backend: &str) -> Frontend
         sources: vec![],
         masquerade: Masquerade::OffCluster,
         no_backends: None,
+        selection: None,
         origin: Origin::Object {
             kind: "Service",
             name: ServiceName { namespace: "shop".into(), name: name.into() },
@@ -36,10 +37,16 @@ fn table(frontends: Vec<Frontend>) -> ServiceTable {
     ServiceTable::new(frontends, NodeFacts::default(), NodeFacts::default())
 }
 
+/// The same, where no hook sees its sockets.
+fn sctp(mut frontend: Frontend) -> Frontend {
+    frontend.key.protocol = Protocol::Sctp;
+    frontend
+}
+
 fn two() -> ServiceTable {
     table(vec![
         frontend("web", "10.96.0.1", Exposure::ClusterIp, "10.244.1.2"),
-        frontend("web", "192.0.2.1", Exposure::ExternalIp, "10.244.1.2"),
+        sctp(frontend("web", "192.0.2.1", Exposure::ExternalIp, "10.244.1.2")),
     ])
 }
 
@@ -87,7 +94,7 @@ fn a_good_node_gets_a_plan_that_may_be_applied() {
     assert_eq!(plan.blockers, []);
     assert_eq!(
         plan.counts_line(),
-        "Plan: 1 frontends to eBPF sockets, 1 stay with the rules, 8 programs to attach, 0 rules to delete"
+        "Plan: 1 frontends to eBPF sockets, 1 stay with the rules, 10 programs to attach, 0 rules to delete"
     );
     let fates: Vec<_> = plan
         .frontends
@@ -98,7 +105,7 @@ fn a_good_node_gets_a_plan_that_may_be_applied() {
         fates,
         [(Exposure::ClusterIp, Server::Rules, Server::Ebpf), (Exposure::ExternalIp, Server::Rules, Server::Rules)]
     );
-    assert!(plan.frontends[1].reason.as_deref().is_some_and(|r| r.contains("rules")));
+    assert!(plan.frontends[1].reason.as_deref().is_some_and(|r| r.contains("sockets")));
     assert!(plan.coexistence[0].starts_with("34 rules of kube-proxy stand on this node now (IPv4 30, IPv6 4)"));
 }
 
@@ -240,7 +247,9 @@ fn a_contested_cluster_ip_blocks_and_other_contested_addresses_do_not() {
     let contested = |exposure: Exposure| {
         let mut frontends = two().frontends().to_vec();
         let ip = if exposure == Exposure::ClusterIp { "10.96.0.1" } else { "192.0.2.1" };
-        frontends.push(frontend("thief", ip, Exposure::LoadBalancer, "10.244.1.9"));
+        let mut thief = frontend("thief", ip, Exposure::LoadBalancer, "10.244.1.9");
+        thief.key.protocol = if exposure == Exposure::ClusterIp { Protocol::Tcp } else { Protocol::Sctp };
+        frontends.push(thief);
         table(frontends)
     };
     let blocker = only_blocker(|s| {

@@ -13,8 +13,9 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::command::{self, CommandError};
+use crate::dataplane::{AddressFlags, served_at_sockets};
 use crate::error::Hinted;
-use crate::model::{Family, Frontend, Protocol, ServiceTable};
+use crate::model::{Detector, Exposure, Family, Frontend, Protocol, ServiceTable, TrafficSource};
 
 /// What to connect to, and what it stands for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -133,15 +134,22 @@ impl Hinted for ProbeError {
     }
 }
 
-/// Frontends to probe: the first two of each class of a table that the hooks serve.
-pub fn targets(served: &ServiceTable) -> Vec<Target> {
+/// Frontends to probe: the first two of each class of a table that the hooks serve, NodePorts at the first of the node's
+/// addresses that they answer on.
+pub fn targets(served: &ServiceTable, addresses: &BTreeMap<IpAddr, AddressFlags>) -> Vec<Target> {
     const PER_CLASS: usize = 2;
     let mut by_class: BTreeMap<String, Vec<Target>> = BTreeMap::new();
-    for f in served.frontends() {
+    let own = |family| {
+        let mut own =
+            addresses.iter().filter(|(ip, flags)| Family::of(**ip) == family && flags.has(AddressFlags::NODEPORT));
+        own.find(|(ip, _)| !ip.is_loopback()).map(|(ip, _)| *ip)
+    };
+    for f in served.frontends().iter().filter(|f| served_at_sockets(f).is_ok()) {
         let class = class(f);
         let known = by_class.entry(class.clone()).or_default();
         if known.len() < PER_CLASS {
-            let addr = SocketAddr::new(f.key.ip, f.key.port);
+            let ip = if f.key.exposure == Exposure::NodePort { own(Family::of(f.key.ip)) } else { Some(f.key.ip) };
+            let Some(addr) = ip.map(|ip| SocketAddr::new(ip, f.key.port)) else { continue };
             known.push(Target { class, name: f.display_name(), addr, protocol: f.key.protocol });
         }
     }
@@ -150,12 +158,14 @@ pub fn targets(served: &ServiceTable) -> Vec<Target> {
 
 fn class(f: &Frontend) -> String {
     let family = Family::of(f.key.ip);
-    let backends = match (f.own_list().is_empty(), f.no_backends) {
-        (true, Some(verdict)) => format!(", no backend ({verdict})"),
-        (true, None) => ", no backend".to_owned(),
-        (false, _) => String::new(),
+    let exposure = match f.key.exposure {
+        Exposure::ClusterIp => String::new(),
+        other => format!("{other} "),
     };
-    format!("{} {family} {}{backends}", f.key.protocol, f.policy())
+    // The prober is the node.
+    let verdict = f.treatment(TrafficSource::Node, &Detector::Unknown).no_backends;
+    let backends = verdict.map_or_else(String::new, |verdict| format!(", no backend ({verdict})"));
+    format!("{exposure}{} {family} {}{backends}", f.key.protocol, f.policy())
 }
 
 /// Makes the probes in a child process inside the cgroup, all at once.

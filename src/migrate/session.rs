@@ -1,5 +1,6 @@
 //! One command at work on one node: where it is read, where its state is kept, and what may be done with it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -322,6 +323,7 @@ impl Session {
             facts: facts(&served, &paths.pins, &paths.cgroup),
             paths,
             served,
+            addresses: BTreeMap::new(),
             migration,
             options,
             stop,

@@ -23,7 +23,7 @@ pub struct Facts {
 }
 
 /// Number of programs that are attached.
-pub(super) const PROGRAMS: usize = 8;
+pub(super) const PROGRAMS: usize = 10;
 
 /// The phases in order.
 pub(super) fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
@@ -130,12 +130,14 @@ impl Step<NodeWorld<'_>> for Fill {
         if world.dataplane()?.is_none() {
             return Ok(Check::NotDone(NO_MAPS.to_owned()));
         }
-        let differences = world.map_differences()?.len();
+        let differences = world.map_differences()?.len() + world.address_differences()?;
         Ok(done(differences == 0, &format!("maps and API differ in {differences} places")))
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-        world.installed()?.fill(&world.served)?;
+        let mut dataplane = world.installed()?;
+        dataplane.set_addresses(&world.addresses)?;
+        dataplane.fill(&world.served)?;
         Ok(())
     }
 }
@@ -149,11 +151,11 @@ impl Step<NodeWorld<'_>> for Attach {
     }
 
     fn describe(&self, facts: &Facts) -> String {
-        format!("attach the {PROGRAMS} programs to {}: recvmsg and getpeername, sendmsg, connect", facts.cgroup)
+        format!("attach the {PROGRAMS} programs to {}: recvmsg and getpeername, sendmsg, connect, bind", facts.cgroup)
     }
 
     fn describe_undo(&self, facts: &Facts) -> String {
-        format!("detach the {PROGRAMS} programs from {}: connect, sendmsg, recvmsg and getpeername", facts.cgroup)
+        format!("detach the {PROGRAMS} programs from {}: bind, connect, sendmsg, recvmsg and getpeername", facts.cgroup)
     }
 
     fn check(&self, world: &mut NodeWorld<'_>) -> Result<Check, StepError> {

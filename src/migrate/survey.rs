@@ -1,6 +1,7 @@
 //! Everything a plan is made from, typed and read once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -113,20 +114,23 @@ pub struct Tables {
     pub api: ServiceTable,
     /// From the rules.
     pub rules: ServiceTable,
+    /// Addresses of the node.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Tables {
     /// Reads both afresh; the API first, since rules follow it.
     pub fn read(node: &Node) -> Result<Self, ReadError> {
-        let api = api(node)?;
+        let (api, addresses) = api(node)?;
         let rules = iptables::read_node(node)?.table;
-        Ok(Self { api, rules })
+        Ok(Self { api, rules, addresses })
     }
 }
 
-/// The table that the API objects make.
-pub(super) fn api(node: &Node) -> Result<ServiceTable, ReadError> {
-    Ok(kube::read_node(node)?.table)
+/// The table that the API objects make, and the addresses of the node.
+pub(super) fn api(node: &Node) -> Result<(ServiceTable, BTreeSet<IpAddr>), ReadError> {
+    let state = kube::read_node(node)?;
+    Ok((state.table, state.local_addresses))
 }
 
 /// Which node this is.

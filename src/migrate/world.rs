@@ -1,7 +1,8 @@
 //! The real node, as steps and gates act upon it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -16,9 +17,12 @@ use super::steps::Facts;
 use super::store::{Migration, StoreError, write_durably};
 use super::survey::{self, ReadError, Tables};
 use crate::capture::{self, Captured, Item, Node};
-use crate::dataplane::{Attachment, Counters, Dataplane, DataplaneError, KernelFlow, Mode, Paths, Reason, Served};
+use crate::dataplane::{
+    AddressFlags, Attachment, Counters, Dataplane, DataplaneError, KernelFlow, Mode, Paths, Reason, Served,
+    node_addresses,
+};
 use crate::error::Hinted;
-use crate::model::{Difference, Protocol, ServiceTable, diff};
+use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
 
 /// How patient a run is, and how bold.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +49,8 @@ pub struct NodeWorld<'a> {
     pub paths: Paths,
     /// What the hooks serve, by the API objects as last read.
     pub served: ServiceTable,
+    /// What the node's addresses are, likewise.
+    pub addresses: BTreeMap<IpAddr, AddressFlags>,
     /// The migration's record.
     pub migration: &'a Migration,
     /// What the words of steps depend on.
@@ -135,15 +141,28 @@ impl NodeWorld<'_> {
 
     /// Reads the API objects afresh, and keeps what the hooks are to serve.
     pub fn read_api(&mut self) -> Result<(), StepError> {
-        self.served = Served::of(&survey::api(self.node)?).table;
+        let (api, local) = survey::api(self.node)?;
+        self.serve(&api, &local);
         Ok(())
     }
 
     /// Reads API objects and rules afresh, and keeps what the hooks are to serve.
     pub fn tables(&mut self) -> Result<Tables, StepError> {
         let tables = Tables::read(self.node)?;
-        self.served = Served::of(&tables.api).table;
+        self.serve(&tables.api, &tables.addresses);
         Ok(tables)
+    }
+
+    fn serve(&mut self, api: &ServiceTable, local: &BTreeSet<IpAddr>) {
+        self.served = Served::of(api).table;
+        self.addresses = node_addresses(api, local);
+    }
+
+    /// How many addresses the hooks know otherwise than the node has them.
+    pub fn address_differences(&self) -> Result<usize, StepError> {
+        let held = self.dataplane()?.map(|d| d.addresses()).transpose()?.unwrap_or_default();
+        let missing = self.addresses.iter().filter(|(ip, flags)| held.get(ip) != Some(flags)).count();
+        Ok(missing + held.keys().filter(|ip| !self.addresses.contains_key(ip)).count())
     }
 
     /// The hooks, if they are installed.
@@ -198,9 +217,13 @@ impl NodeWorld<'_> {
             .frontends()
             .iter()
             .filter(|f| f.key.protocol == Protocol::Udp)
-            .map(|f| std::net::SocketAddr::new(f.key.ip, f.key.port))
+            .map(|f| SocketAddr::new(f.key.ip, f.key.port))
             .collect();
-        let translated = flows::parse(&bytes).into_iter().filter(|flow| served.contains(&flow.frontend));
+        // A NodePort is served at whatever address of the node.
+        let node_port = |to: SocketAddr| SocketAddr::new(Family::of(to.ip()).unspecified(), to.port());
+        let translated = flows::parse(&bytes)
+            .into_iter()
+            .filter(|flow| served.contains(&flow.frontend) || served.contains(&node_port(flow.frontend)));
         Ok(translated
             .map(|flow| KernelFlow {
                 frontend: flow.frontend,
@@ -221,7 +244,7 @@ impl NodeWorld<'_> {
 
     /// Connects to the first frontends of each class, from inside the cgroup.
     pub fn probe(&self) -> Result<Vec<Probed>, StepError> {
-        let targets = probe::targets(&self.served);
+        let targets = probe::targets(&self.served, &self.addresses);
         Ok(probe::run(&Request { cgroup: self.paths.cgroup.clone(), timeout: self.options.probe_timeout, targets })?)
     }
 

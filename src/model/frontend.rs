@@ -270,6 +270,18 @@ impl fmt::Display for NoBackends {
     }
 }
 
+/// How one of several backends is chosen for a new connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendSelection {
+    /// By chance, each by its weight.
+    #[default]
+    Random,
+    /// By a hash of the connection, the same on every node (Maglev). Rules cannot do that, so it is no difference from
+    /// them: each backend still gets its share.
+    Maglev,
+}
+
 /// Where an entry was read, so that every statement can be traced to a line the operator can see.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
@@ -353,6 +365,8 @@ pub struct Frontend {
     pub masquerade: Masquerade,
     /// What traffic under the frontend's own policy meets when its list is empty; `None` when it is not empty.
     pub no_backends: Option<NoBackends>,
+    /// How a backend is chosen; `None`: as the node chooses in general.
+    pub selection: Option<BackendSelection>,
     /// Where it was read.
     pub origin: Origin,
 }

@@ -9,8 +9,8 @@ mod view;
 
 pub use diff::{Difference, FieldDifference, Side, diff};
 pub use frontend::{
-    Backend, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol,
-    ServiceName,
+    Backend, BackendSelection, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin,
+    Policy, Protocol, ServiceName,
 };
 pub use select::{KubeVersion, Semantics};
 pub use table::{Conflict, Detector, NodeFacts, NodePortScope, ServiceTable};

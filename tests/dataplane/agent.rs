@@ -158,6 +158,7 @@ fn run(words: &[&str], sockets: &mut HashMap<String, UdpSocket>) -> io::Result<S
                 Dataplane::install(&paths, &Capacity::for_table(&table([]))).expect_err("it cannot be installed");
             Ok(error.to_string())
         }
+        ["listen", at] => std::net::TcpListener::bind(address(at)).map(|_| String::new()),
         ["udp", name, bind] => {
             sockets.insert(name.to_owned(), open(bind)?);
             Ok(sockets[name].local_addr()?.to_string())

@@ -138,6 +138,7 @@ pub(super) fn cluster_ip(at: &str, protocol: Protocol, endpoints: &[&str]) -> Fr
         sources: Vec::new(),
         masquerade: Masquerade::OffCluster,
         no_backends: endpoints.is_empty().then_some(NoBackends::Reject),
+        selection: None,
         origin: Origin::MapEntry { map: "test", id: 0 },
     }
 }

@@ -3,7 +3,7 @@
 use kpx::capture::{Node, NodeOptions};
 use kpx::dataplane::{Capacity, Dataplane, NotServed, Served};
 use kpx::inspect::iptables::read_node;
-use kpx::model::{Exposure, ServiceTable, diff};
+use kpx::model::{ServiceTable, diff};
 
 use super::ground::Ground;
 use crate::support;
@@ -49,17 +49,10 @@ fn what_stays_with_the_rules_has_a_reason() {
     let Some(table) = table(WORLDS[0]) else { return };
     let served = Served::of(&table);
     assert_eq!(served.table.frontends().len() + served.others.len(), table.frontends().len());
-    assert!(served.table.frontends().iter().all(|f| f.key.exposure == Exposure::ClusterIp && f.affinity.is_none()));
     for (frontend, reason) in &served.others {
-        let right = match reason {
-            NotServed::Exposure(exposure) => *exposure == frontend.key.exposure && *exposure != Exposure::ClusterIp,
-            NotServed::Affinity(seconds) => frontend.affinity == Some(*seconds),
-            NotServed::Protocol(protocol) => *protocol == frontend.key.protocol,
-            NotServed::Conflict(key) => *key == frontend.key,
-            other => panic!("{}: {other}", frontend.key),
-        };
-        assert!(right, "{}: {reason}", frontend.key);
+        assert!(matches!(reason, NotServed::Conflict(key) if *key == frontend.key), "{}: {reason}", frontend.key);
     }
-    let has = |wanted: fn(&NotServed) -> bool| served.others.iter().any(|(_, reason)| wanted(reason));
-    assert!(has(|r| matches!(r, NotServed::Exposure(_))) && has(|r| matches!(r, NotServed::Affinity(_))));
+    // Which of several Services has an address is not for us to say; everything else is served.
+    let conflicts: usize = table.conflicts().iter().map(|conflict| conflict.frontends.len()).sum();
+    assert_eq!(served.others.len(), conflicts);
 }

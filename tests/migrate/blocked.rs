@@ -154,7 +154,9 @@ fn recorded_nodes_of_every_version_get_a_plan() {
                 && f["served_by"]["shadow"] == "rules"),
             "{world}"
         );
-        assert!(fates.iter().all(|f| f["kind"] == "ClusterIP" || f["served_by"]["sockets"] == "rules"), "{world}");
+        let left = |f: &Value| f["served_by"]["sockets"] == "rules";
+        assert!(fates.iter().all(|f| f["protocol"] != "SCTP" || left(f)), "{world}");
+        assert!(fates.iter().any(|f| f["kind"] == "NodePort" && !left(f)), "{world}");
     }
 }
 

@@ -237,6 +237,7 @@ fn any_frontend() -> impl Strategy<Value = Frontend> {
                     sources: ranges.iter().map(|net| net.parse::<IpNet>().expect("a network in a test")).collect(),
                     masquerade,
                     no_backends: None,
+                    selection: None,
                     origin: Origin::MapEntry { map: "test", id: 0 },
                 };
                 f.no_backends = f.own_list().is_empty().then_some(NoBackends::Reject);

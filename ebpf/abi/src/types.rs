@@ -153,6 +153,25 @@ impl BackendFlags {
     pub const IN_LOCAL: Self = Self(1 << 1);
     /// It runs on this node.
     pub const ON_NODE: Self = Self(1 << 2);
+    /// Where the weight begins.
+    const WEIGHT: u32 = 16;
+
+    /// Those that say which lists name it.
+    #[must_use]
+    pub const fn memberships(self) -> Self {
+        Self(self.0 & (Self::IN_CLUSTER.0 | Self::IN_LOCAL.0))
+    }
+
+    /// These flags with the weight that a Maglev table gives the backend; the programs do not look at it.
+    #[must_use]
+    pub const fn with_weight(self, weight: u16) -> Self {
+        Self(self.0 & ((1 << Self::WEIGHT) - 1) | (weight as u32) << Self::WEIGHT)
+    }
+
+    /// The weight; 0 unless it is in a Maglev table.
+    pub const fn weight(self) -> u16 {
+        (self.0 >> Self::WEIGHT) as u16
+    }
 }
 
 /// Value of `kpx_backends`: an endpoint of one service.

@@ -1,16 +1,18 @@
 //! The contents of the maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use kpx_abi::{Addr, AddressFlags, Affinity, AffinityKey, Backend, Frontend, FrontendKey, List, Maps, NetworkFlags};
+use kpx_abi::{Backend, Frontend, FrontendKey, List, SourceKey};
 
-use super::plan::Op;
+use super::draft::Op;
 use super::wanted::{Endpoint, ip};
 
-/// How many of each thing the maps can hold; number 0 of each is none, and not counted.
+/// How many of each thing the maps can hold; number 0 of each array is none, and not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::dataplane) struct Sizes {
+    /// Elements of `kpx_index`.
+    pub(in crate::dataplane) frontends: u32,
     /// Entries of `kpx_frontends`.
     pub(in crate::dataplane) entries: u32,
     /// Entries of `kpx_stats`.
@@ -19,6 +21,8 @@ pub(in crate::dataplane) struct Sizes {
     pub(in crate::dataplane) backends: u32,
     /// Entries of `kpx_slots`.
     pub(in crate::dataplane) slots: u32,
+    /// Elements of `kpx_sources`.
+    pub(in crate::dataplane) sources: u32,
 }
 
 /// The contents of the maps that a lookup reads.
@@ -31,6 +35,10 @@ pub(in crate::dataplane) struct Image {
     pub(super) frontends: Vec<Frontend>,
     pub(super) slots: Vec<u32>,
     pub(super) backends: Vec<Backend>,
+    /// `kpx_sources` by service id.
+    pub(super) sources: BTreeMap<u32, BTreeSet<SourceKey>>,
+    /// The frontends of each service id in the index.
+    members: HashMap<u32, BTreeSet<FrontendKey>>,
 }
 
 fn put<T: Copy + Default>(array: &mut Vec<T>, index: u32, value: T) {
@@ -44,19 +52,31 @@ fn put<T: Copy + Default>(array: &mut Vec<T>, index: u32, value: T) {
 impl Image {
     /// Empty maps.
     #[cfg(test)]
-    pub(in crate::dataplane) const fn empty(sizes: Sizes) -> Self {
-        Self { sizes, index: BTreeMap::new(), frontends: Vec::new(), slots: Vec::new(), backends: Vec::new() }
+    pub(in crate::dataplane) fn empty(sizes: Sizes) -> Self {
+        Self::new(sizes, BTreeMap::new(), (Vec::new(), Vec::new(), Vec::new()), [])
     }
 
-    /// The contents read from maps; arrays may end early.
+    /// The contents read from maps; arrays (of frontends, slots, backends) may end early.
     pub(in crate::dataplane) fn new(
         sizes: Sizes,
         index: BTreeMap<FrontendKey, u32>,
-        frontends: Vec<Frontend>,
-        slots: Vec<u32>,
-        backends: Vec<Backend>,
+        (frontends, slots, backends): (Vec<Frontend>, Vec<u32>, Vec<Backend>),
+        sources: impl IntoIterator<Item = SourceKey>,
     ) -> Self {
-        Self { sizes, index, frontends, slots, backends }
+        let mut by_service: BTreeMap<u32, BTreeSet<SourceKey>> = BTreeMap::new();
+        for key in sources {
+            by_service.entry(key.service).or_default().insert(key);
+        }
+        let sources = by_service;
+        let mut image = Self { sizes, index, frontends, slots, backends, sources, members: HashMap::new() };
+        let mut members: HashMap<u32, BTreeSet<FrontendKey>> = HashMap::new();
+        for key in image.index.keys() {
+            if let Some((_, frontend)) = image.current(key) {
+                members.entry(frontend.service).or_default().insert(*key);
+            }
+        }
+        image.members = members;
+        image
     }
 
     /// The keys in the index.
@@ -78,8 +98,23 @@ impl Image {
 
     /// Address and port of a backend that serves this service.
     pub(in crate::dataplane) fn address_of(&self, id: u32, service: u32) -> Option<SocketAddr> {
-        let backend = self.backend(id).filter(|backend| backend.serves(service))?;
+        let backend = self.serving(id, service)?;
         Some(SocketAddr::new(ip(backend.addr), u16::from_be(backend.port)))
+    }
+
+    /// The frontends that have this service id.
+    pub(super) fn members(&self, service: u32) -> impl Iterator<Item = &Frontend> {
+        self.members.get(&service).into_iter().flatten().filter_map(|key| Some(self.current(key)?.1))
+    }
+
+    /// The service ids in use.
+    pub(super) fn services(&self) -> impl Iterator<Item = u32> {
+        self.members.keys().copied()
+    }
+
+    /// The source ranges of a service.
+    pub(super) fn sources(&self, service: u32) -> impl Iterator<Item = &SourceKey> {
+        self.sources.get(&service).into_iter().flatten()
     }
 
     /// The backend ids of a list, in the order of the slots.
@@ -88,71 +123,61 @@ impl Image {
         self.slots.get(range).unwrap_or(&[])
     }
 
-    /// The endpoints of a list, sorted; `None` unless each slot names a backend that serves this service.
+    /// A backend that takes flows of this service.
+    pub(super) fn serving(&self, id: u32, service: u32) -> Option<&Backend> {
+        self.backends.get(id as usize).filter(|backend| backend.serves(service))
+    }
+
+    /// The endpoints of a list, slot by slot; `None` unless each slot names a backend that serves this service.
     pub(super) fn endpoints(&self, list: List, service: u32) -> Option<Vec<Endpoint>> {
         let ids = self.ids(list);
         if ids.len() != list.count as usize {
             return None;
         }
-        let serving = |id: &u32| self.backend(*id).filter(|b| b.serves(service)).map(|b| (b.addr, b.port));
-        let mut endpoints = ids.iter().map(serving).collect::<Option<Vec<_>>>()?;
-        endpoints.sort_unstable();
-        Some(endpoints)
+        ids.iter().map(|id| self.serving(*id, service).map(|b| (b.addr, b.port))).collect()
     }
 
     /// The maps after a write.
     pub(in crate::dataplane) fn apply(&mut self, op: &Op) {
         match op {
             Op::ResetStats { .. } => {}
-            Op::PutBackend { id, backend } | Op::RetireBackend { id, backend } => {
-                put(&mut self.backends, *id, *backend);
-            }
+            Op::PutBackend { id, backend } | Op::TrimBackend { id, backend } => put(&mut self.backends, *id, *backend),
             Op::PutSlots { base, ids } => {
                 for (slot, id) in (*base..).zip(ids) {
                     put(&mut self.slots, slot, *id);
                 }
             }
+            Op::PutSource { key } => {
+                self.sources.entry(key.service).or_default().insert(*key);
+            }
+            Op::DeleteSource { key } => {
+                if let Some(sources) = self.sources.get_mut(&key.service) {
+                    sources.remove(key);
+                }
+            }
             Op::PutFrontend { entry, frontend } => put(&mut self.frontends, *entry, *frontend),
             Op::PutIndex { key, entry } => {
+                self.leave(key);
                 self.index.insert(*key, *entry);
+                if let Some(service) = self.current(key).map(|(_, frontend)| frontend.service) {
+                    self.members.entry(service).or_default().insert(*key);
+                }
             }
             Op::DeleteIndex { key } => {
+                self.leave(key);
                 self.index.remove(key);
             }
         }
     }
-}
 
-impl Maps for Image {
-    fn entry(&self, key: &FrontendKey) -> Option<u32> {
-        self.index.get(key).copied()
-    }
-
-    fn frontend(&self, entry: u32) -> Option<&Frontend> {
-        self.frontends.get(entry as usize)
-    }
-
-    fn slot(&self, index: u32) -> u32 {
-        self.slots.get(index as usize).copied().unwrap_or(0)
-    }
-
-    fn backend(&self, id: u32) -> Option<&Backend> {
-        self.backends.get(id as usize)
-    }
-
-    fn address(&self, _: &Addr) -> AddressFlags {
-        AddressFlags::default()
-    }
-
-    fn network(&self, _: &Addr) -> NetworkFlags {
-        NetworkFlags::default()
-    }
-
-    fn source(&self, _: u32, _: &Addr) -> bool {
-        false
-    }
-
-    fn affinity(&self, _: &AffinityKey) -> Option<Affinity> {
-        None
+    /// Takes a frontend from the members of its service.
+    fn leave(&mut self, key: &FrontendKey) {
+        let Some(service) = self.current(key).map(|(_, frontend)| frontend.service) else { return };
+        if let Some(members) = self.members.get_mut(&service) {
+            members.remove(key);
+            if members.is_empty() {
+                self.members.remove(&service);
+            }
+        }
     }
 }

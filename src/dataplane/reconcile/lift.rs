@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use kpx_abi::{Exposure as AbiExposure, Flags, Frontend as AbiFrontend, FrontendKey as AbiKey, List};
+use ipnet::IpNet;
+use kpx_abi::{BackendFlags, Exposure as AbiExposure, Flags, Frontend as AbiFrontend, FrontendKey as AbiKey, List};
 
+use super::super::maglev;
 use super::image::Image;
-use super::wanted::{Endpoint, ip};
+use super::wanted::{Endpoint, ip, net};
 use crate::model::{
-    Backend, Exposure, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts, Origin, Policy, Protocol, ServiceTable,
+    Backend, BackendSelection, Exposure, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts, Origin, Policy,
+    Protocol, ServiceTable,
 };
 
 /// The table that the maps hold. Frontends whose entry contradicts the index, or whose lists name what is not there, come
@@ -24,14 +27,31 @@ pub(in crate::dataplane) fn table(image: &Image) -> (ServiceTable, Vec<AbiKey>) 
     (ServiceTable::new(frontends, NodeFacts::default(), NodeFacts::default()), broken)
 }
 
-fn backends(image: &Image, list: List, service: u32) -> Option<Vec<Backend>> {
+/// The backends of a list with their weights; `None` unless the slots are what these weights make.
+fn backends(image: &Image, frontend: &AbiFrontend, list: List) -> Option<Vec<Backend>> {
+    let slots = image.endpoints(list, frontend.service)?;
     let mut weights: BTreeMap<Endpoint, u16> = BTreeMap::new();
-    for endpoint in image.endpoints(list, service)? {
-        let weight = weights.entry(endpoint).or_default();
+    for endpoint in &slots {
+        let weight = weights.entry(*endpoint).or_default();
         *weight = weight.saturating_add(1);
     }
-    let backend =
-        |((addr, port), weight)| Backend { ip: ip(addr), port: u16::from_be(port), weight, local: None, state: None };
+    let mut flags: BTreeMap<Endpoint, BackendFlags> = BTreeMap::new();
+    for backend in image.ids(list).iter().filter_map(|id| image.serving(*id, frontend.service)) {
+        flags.insert((backend.addr, backend.port), backend.flags);
+    }
+    if frontend.flags.has(Flags::MAGLEV) {
+        for (endpoint, weight) in &mut weights {
+            *weight = flags.get(endpoint)?.weight();
+        }
+        let known: Vec<_> = weights.iter().map(|(endpoint, weight)| (*endpoint, *weight)).collect();
+        if maglev::table(&known, list.count) != slots {
+            return None;
+        }
+    }
+    let backend = |((addr, port), weight)| {
+        let on_node = flags.get(&(addr, port)).is_some_and(|flags| flags.has(BackendFlags::ON_NODE));
+        Backend { ip: ip(addr), port: u16::from_be(port), weight, local: on_node.then_some(true), state: None }
+    };
     Some(weights.into_iter().map(backend).collect())
 }
 
@@ -62,18 +82,34 @@ fn lift(image: &Image, frontend: &AbiFrontend) -> Option<Frontend> {
     let flags = frontend.flags;
     let policy = |local: Flags| if flags.has(local) { Policy::Local } else { Policy::Cluster };
     let verdict = if flags.has(Flags::EMPTY_DROPS) { NoBackends::Drop } else { NoBackends::Reject };
+    let mut sources: Vec<IpNet> = Vec::new();
+    if flags.has(Flags::SOURCE_RANGES) {
+        sources = image
+            .sources(frontend.service)
+            .map(|key| net((key.prefix_len.checked_sub(32)?, key.addr)))
+            .collect::<Option<_>>()?;
+        sources.sort_unstable();
+    }
+    let masquerade = if flags.has(Flags::MASQUERADE_ALWAYS) {
+        Masquerade::Always
+    } else if flags.has(Flags::MASQUERADE_OFF_CLUSTER) {
+        Masquerade::OffCluster
+    } else {
+        Masquerade::Never
+    };
     let mut lifted = Frontend {
         key: model_key(frontend)?,
         service: None,
         port_name: None,
-        cluster: backends(image, frontend.cluster, frontend.service)?,
-        local: backends(image, frontend.local, frontend.service)?,
+        cluster: backends(image, frontend, frontend.cluster)?,
+        local: backends(image, frontend, frontend.local)?,
         internal_policy: policy(Flags::INTERNAL_LOCAL),
         external_policy: policy(Flags::EXTERNAL_LOCAL),
         affinity: (frontend.affinity != 0).then_some(frontend.affinity),
-        sources: Vec::new(),
-        masquerade: if flags.has(Flags::MASQUERADE_OFF_CLUSTER) { Masquerade::OffCluster } else { Masquerade::Never },
+        sources,
+        masquerade,
         no_backends: None,
+        selection: Some(if flags.has(Flags::MAGLEV) { BackendSelection::Maglev } else { BackendSelection::Random }),
         origin: Origin::MapEntry { map: kpx_abi::map_name::FRONTENDS, id: frontend.service },
     };
     lifted.no_backends = lifted.own_list().is_empty().then_some(verdict);

@@ -121,6 +121,7 @@ impl Lift<'_> {
                 sources: self.sources(value, family),
                 masquerade: if off_cluster { Masquerade::OffCluster } else { Masquerade::Never },
                 no_backends: None,
+                selection: None,
                 origin: Origin::MapEntry { map, id: value.id.into() },
             };
             frontend.no_backends = frontend.own_list().is_empty().then_some(NoBackends::Reject);

@@ -15,8 +15,8 @@ use super::place::Place;
 use super::text::{parse_ip, parse_net};
 use crate::model::select::{PortPolicy, Selection, select};
 use crate::model::{
-    Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol, Semantics, ServiceName,
-    ServiceTable,
+    BackendSelection, Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol,
+    Semantics, ServiceName, ServiceTable,
 };
 
 /// A field of an object that has a value the API server would not have let in.
@@ -49,6 +49,8 @@ impl FieldFault {
 }
 
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// How a backend is chosen for the Service's connections: kpx's own annotation.
+const SELECTION: &str = "kpx.dev/backend-selection";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Labels of an object.
@@ -120,6 +122,7 @@ struct Proxied<'a> {
     needs_health_check: bool,
     health_check: Option<u16>,
     follows_hints: bool,
+    selection: Option<BackendSelection>,
 }
 
 impl<'a> Proxied<'a> {
@@ -210,6 +213,15 @@ impl<'a> Proxied<'a> {
             }
         };
         let annotation = |key: &str| Some(service.metadata.annotations.as_ref()?.get(key)?.as_str());
+        let selection = match annotation(SELECTION) {
+            None => None,
+            Some("random") => Some(BackendSelection::Random),
+            Some("maglev") => Some(BackendSelection::Maglev),
+            Some(_) => {
+                let field = format!("metadata.annotations[{SELECTION}]");
+                return Err(FieldFault::service(service, field, "neither random nor maglev"));
+            }
+        };
         let follows_hints = place.semantics.follows_hints(
             annotation("service.kubernetes.io/topology-aware-hints"),
             annotation("service.kubernetes.io/topology-mode"),
@@ -229,6 +241,7 @@ impl<'a> Proxied<'a> {
             needs_health_check,
             health_check,
             follows_hints,
+            selection,
         }))
     }
 
@@ -357,6 +370,7 @@ impl Build<'_> {
             sources: Vec::new(),
             masquerade: self.masquerade(exposure),
             no_backends: self.chosen.no_backends(own),
+            selection: self.proxied.selection,
             origin: Origin::Object { kind: "Service", name: self.proxied.name.clone(), field: field.into() },
         }
     }

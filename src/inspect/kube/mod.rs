@@ -37,6 +37,8 @@ pub struct KubeState {
     pub config: ProxyConfig,
     /// Name of the Node.
     pub node_name: String,
+    /// Addresses of the node's interfaces; where these were not captured, those of its Node object.
+    pub local_addresses: BTreeSet<IpAddr>,
     /// The objects.
     pub objects: Objects,
     /// What had to be assumed.
@@ -185,7 +187,9 @@ pub fn read(raw: &Raw<'_>) -> Result<KubeState, KubeError> {
     let semantics = semantics(&config, node, &mut notices);
     let place = Place::new(node_name, node, addresses.as_ref(), &config, semantics, &mut notices);
     let table = lift(&objects, &place, &mut notices)?;
-    Ok(KubeState { table, config, node_name: place.name, objects, notices })
+    let local_addresses =
+        addresses.or_else(|| node.map(|node| place::node_addresses(node).into_iter().collect())).unwrap_or_default();
+    Ok(KubeState { table, config, node_name: place.name, local_addresses, objects, notices })
 }
 
 fn addresses(text: Text<'_>) -> Result<BTreeSet<IpAddr>, KubeError> {

@@ -299,6 +299,7 @@ impl<'d, 'a> Reader<'d, 'a> {
             sources: draft.sources,
             masquerade,
             no_backends: None,
+            selection: None,
             origin: draft.origin,
         };
         match (frontend.own_list().is_empty(), draft.refusal, draft.refused_by) {

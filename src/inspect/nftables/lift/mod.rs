@@ -533,6 +533,7 @@ impl<'a> Reader<'a> {
             sources: draft.sources.clone(),
             masquerade: draft.masquerade,
             no_backends: draft.no_backends,
+            selection: None,
             origin: draft.origin.clone(),
         }
     }
