@@ -4,7 +4,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, DataplaneError};
 use crate::inspect::cilium::{self, Pins};
 use crate::inspect::entry::{Affinity, Flow, Frontends, Maglev, Nat};
 use crate::source::{Places, Remark, SourceError};
@@ -52,7 +52,7 @@ impl Keeper {
     fn read<T>(
         self,
         places: &Places,
-        own: impl FnOnce(&Dataplane) -> Result<Vec<T>, SourceError>,
+        own: impl FnOnce(&Dataplane) -> Result<Vec<T>, DataplaneError>,
         ciliums: impl FnOnce(&Pins, &cilium::State) -> Result<(Vec<T>, Vec<cilium::Notice>), cilium::CiliumError>,
     ) -> Result<Kept<T>, SourceError> {
         match self {
@@ -77,21 +77,21 @@ impl Keeper {
 
     /// Clients that stay with their backends.
     pub fn affinity(self, places: &Places) -> Result<Kept<Affinity>, SourceError> {
-        self.read(places, |kpx| Ok(kpx.affinity()?), Pins::affinity)
+        self.read(places, Dataplane::affinity, Pins::affinity)
     }
 
     /// Flows that the packet path knows.
     pub fn conntrack(self, places: &Places) -> Result<Kept<Flow>, SourceError> {
-        self.read(places, |_| Err(SourceError::NotKept { what: "conntrack" }), Pins::conntrack)
+        self.read(places, Dataplane::conntrack, Pins::conntrack)
     }
 
     /// Translations of addresses.
     pub fn nat(self, places: &Places) -> Result<Kept<Nat>, SourceError> {
-        self.read(places, |_| Err(SourceError::NotKept { what: "NAT" }), |pins, _| pins.nat())
+        self.read(places, Dataplane::nat, |pins, _| pins.nat())
     }
 
     /// Maglev tables.
     pub fn maglev(self, places: &Places) -> Result<Kept<Maglev>, SourceError> {
-        self.read(places, |kpx| Ok(kpx.maglev()?), Pins::maglev)
+        self.read(places, Dataplane::maglev, Pins::maglev)
     }
 }

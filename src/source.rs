@@ -98,12 +98,6 @@ pub enum SourceError {
     /// Cilium's.
     #[error(transparent)]
     Cilium(#[from] CiliumError),
-    /// kpx's dataplane does not keep such entries.
-    #[error("kpx keeps no {what}: it translates at sockets")]
-    NotKept {
-        /// What was asked for.
-        what: &'static str,
-    },
     /// A snapshot lists maps, but not what is in them.
     #[error("{label} is a snapshot, and what BPF maps hold is not in one")]
     NoMaps {
@@ -120,7 +114,6 @@ impl Hinted for SourceError {
             Self::Nftables(error) => error.hints(),
             Self::Ebpf(error) => error.hints(),
             Self::Cilium(error) => error.hints(),
-            Self::NotKept { .. } => vec!["Cilium's: --via cilium; the kernel's own: conntrack -L".to_owned()],
             Self::NoMaps { .. } => vec!["run it on the node itself, without --from".to_owned()],
         }
     }

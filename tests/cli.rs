@@ -3,6 +3,7 @@
 pub(crate) mod environment;
 mod generated;
 mod help;
+mod inspect;
 mod maps;
 pub(crate) mod schema;
 mod streams;

@@ -9,6 +9,7 @@ mod devices;
 mod entries;
 mod environment;
 mod error;
+mod flows;
 mod foreign;
 mod hooks;
 mod links;

@@ -27,7 +27,7 @@ pub struct Paths {
 
 impl Paths {
     /// The pinned maps.
-    pub(super) fn maps(&self) -> PathBuf {
+    pub fn maps(&self) -> PathBuf {
         self.pins.join("maps")
     }
 

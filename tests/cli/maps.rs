@@ -54,6 +54,25 @@ impl Pinned {
     }
 }
 
+impl Pinned {
+    /// Writes an entry by bpftool; false, with the reason printed, without it.
+    fn write(&self, map: &str, key: &[u8], value: &[u8]) -> bool {
+        let map = self.paths.pins.join("maps").join(map).display().to_string();
+        let words = ["map", "update", "pinned", &map, "key", "hex"].map(str::to_owned);
+        let words = words.into_iter().chain(hex(key)).chain(["value".to_owned(), "hex".to_owned()]).chain(hex(value));
+        let done = kpx::capture::command::output("bpftool", words, None);
+        if let Err(error) = &done {
+            println!("skipped: no bpftool ({error})");
+        }
+        done.is_ok()
+    }
+}
+
+/// An IPv4 address as the maps have it.
+fn mapped(text: &str) -> [u8; 16] {
+    text.parse::<std::net::Ipv4Addr>().expect("an address").to_ipv6_mapped().octets()
+}
+
 impl Drop for Pinned {
     fn drop(&mut self) {
         let _ = Dataplane::remove(&self.paths);
@@ -100,6 +119,71 @@ fn maps_are_shown_with_names_and_equal_the_api() {
 
     let backends = pinned.run(&["inspect", "backends", "--via", "ebpf", "--service", "shop/frontend", "-o", "name"]);
     assert_eq!(backends.out, "10.244.1.11:8080/TCP\n10.244.2.11:8080/TCP\n10.244.3.11:8080/TCP\n");
+}
+
+/// Bytes as bpftool takes them.
+fn hex(bytes: &[u8]) -> Vec<String> {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_service_is_shown_with_its_map_entries_and_its_affinity() {
+    let table = table();
+    let Some(pinned) = Pinned::with(&table) else { return };
+    let report = items(&pinned.run(&["inspect", "service", "shop/frontend", "-o", "json"]));
+    let sources: Vec<&Value> = report[0]["sources"].as_array().expect("a list").iter().map(|s| &s["source"]).collect();
+    assert!(sources.contains(&&"api".into()) && sources.contains(&&"ebpf".into()), "{sources:?}");
+    assert_eq!(report[0]["counters"]["connects"], 0);
+    let entries = report[0]["map_entries"].as_array().expect("a list");
+    let of = |map: &str| entries.iter().filter(|entry| entry["map"] == map).collect::<Vec<_>>();
+    assert_eq!((of("kpx_index").len(), of("kpx_slots").len()), (1, 3), "{entries:#?}");
+    let words = of("kpx_slots")[0]["value"].as_str().expect("text");
+    let backend: u32 = words.split([' ', ',']).nth(1).and_then(|id| id.parse().ok()).expect("backend N, address");
+    let words = of("kpx_frontends")[0]["value"].as_str().expect("text");
+    let service: u32 = words.split([' ', ',']).nth(1).and_then(|id| id.parse().ok()).expect("service N, lists");
+
+    let shown = items(&pinned.run(&["inspect", "map", "kpx_index", "-o", "json"]));
+    assert_eq!(shown.len(), Served::of(&table).table.frontends().len(), "this dataplane's map, not another one's");
+    assert!(shown.iter().any(|item| item["key"]["addr"] == "10.108.140.169" && item["key"]["port"] == 80), "{shown:?}");
+
+    // A client as the programs would remember it.
+    let key = [&mapped("192.0.2.17")[..], &service.to_ne_bytes()].concat();
+    let value = [&1_u64.to_ne_bytes()[..], &backend.to_ne_bytes(), &[0; 4]].concat();
+    if !pinned.write("kpx_affinity", &key, &value) {
+        return;
+    }
+    let affinity =
+        items(&pinned.run(&["inspect", "affinity", "--via", "ebpf", "--service", "shop/frontend", "-o", "json"]));
+    assert_eq!(affinity.len(), 1);
+    assert_eq!((&affinity[0]["client"], &affinity[0]["service"]), (&"192.0.2.17".into(), &"shop/frontend".into()));
+    assert_eq!(affinity[0]["backend"]["port"], 8080);
+    assert!(items(&pinned.run(&["inspect", "affinity", "-n", "nowhere", "-o", "json"])).is_empty());
+
+    // A flow from outside, masqueraded: request and its source, as the packet path would remember them.
+    let tuple = |src: &str, sport: u16, dst: &str, dport: u16| {
+        [&mapped(src)[..], &mapped(dst), &sport.to_be_bytes(), &dport.to_be_bytes(), &[6, 0, 0, 0]].concat()
+    };
+    let flow = |to: &[u8], role: u8| {
+        [to, &u64::MAX.to_ne_bytes(), &service.to_ne_bytes(), &backend.to_ne_bytes(), &[0; 4], &[role, 1, 0, 0]]
+            .concat()
+    };
+    let request = tuple("192.0.2.17", 43210, "10.108.140.169", 80);
+    let inside = tuple("192.0.2.17", 43210, "10.244.1.11", 8080);
+    let leaving = tuple("192.168.50.11", 40000, "10.244.1.11", 8080);
+    pinned.write("kpx_conntrack", &request, &flow(&inside, 1));
+    pinned.write("kpx_conntrack", &inside, &flow(&leaving, 2));
+    let flows = items(&pinned.run(&["inspect", "conntrack", "--service", "shop/frontend", "-o", "json"]));
+    let kinds: Vec<&Value> = flows.iter().map(|flow| &flow["kind"]).collect();
+    assert!(kinds.contains(&&"forward".into()) && kinds.contains(&&"masquerade".into()), "{kinds:?}");
+    let to_frontend = items(&pinned.run(&["inspect", "conntrack", "--address", "10.108.140.169", "-o", "json"]));
+    assert_eq!((to_frontend.len(), &to_frontend[0]["flags"]), (1, &serde_json::json!(["opened"])));
+    assert_eq!(to_frontend[0]["expires_seconds"], 61, "a connection without an answer is kept for a minute and a bit");
+    let nat = items(&pinned.run(&["inspect", "nat", "-o", "json"]));
+    assert_eq!((nat.len(), &nat[0]["replaces"], &nat[0]["service"]), (1, &"source".into(), &"shop/frontend".into()));
+    assert_eq!(nat[0]["by"], serde_json::json!({ "ip": "192.168.50.11", "port": 40000 }));
+    let report = items(&pinned.run(&["inspect", "service", "shop/frontend", "-o", "json"]));
+    let connection = &report[0]["connections"][0];
+    assert_eq!((&connection["seen"], &connection["client"]), (&"ebpf".into(), &"192.0.2.17:43210".into()));
 }
 
 #[test]

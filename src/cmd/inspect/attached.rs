@@ -1,10 +1,11 @@
 //! `kpx inspect cgroups` and `devices`: which programs run where, in which order.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::listing::{Kind, Line, Listing, OWNER};
+use crate::capture;
 use crate::cmd::Context;
 use crate::inspect::bpf::{self, OnCgroup, OnDevice};
 use crate::ui::{Exit, Failure};
@@ -74,9 +75,13 @@ pub(super) fn cgroups(context: &mut Context, args: &CgroupsArgs) -> Result<Exit,
         Some(path) => (bpf::effective(&context.globals.bpffs, path)?, path.display().to_string()),
         None => (bpf::cgroups(&context.globals.bpffs, &root)?, format!("{} and below", root.display())),
     };
+    // The table has paths as /proc/PID/cgroup has them: below the root of the hierarchy.
+    let hierarchy = capture::cgroup::root().unwrap_or_default();
     let line = |h: &OnCgroup| {
+        let path =
+            h.cgroup.strip_prefix(&hierarchy).map_or_else(|_| h.cgroup.clone(), |path| Path::new("/").join(path));
         let cells = vec![
-            h.cgroup.display().to_string(),
+            path.display().to_string(),
             h.hook.clone(),
             h.order.to_string(),
             h.program_id.to_string(),

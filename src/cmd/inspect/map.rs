@@ -24,7 +24,7 @@ Examples:
 #[derive(ClapArgs, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Name, id or pin of the map
+    /// Name, id or pin of the map; of several with one name, kpx's own
     #[arg(value_name = "NAME|ID|PIN")]
     map: Which,
     /// Show so many entries at most
@@ -43,7 +43,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
 }
 
 fn look(context: &mut Context, args: &Args) -> Result<(), Failure> {
-    let map = OpenMap::open(&args.map)?;
+    let map = OpenMap::open(&args.map, Some(&context.globals.places().kpx.maps()))?;
     let progress = context.ui.progress(None, format!("reading {}", map.name));
     let dump = Dump::read(map, args)?;
     drop(progress);

@@ -12,10 +12,12 @@ use crate::cmd::Context;
 use crate::cmd::selection::service_name;
 use crate::cmd::watch::Watch;
 use crate::dataplane::{Dataplane, Stats};
-use crate::inspect::entry::MapEntry;
+use crate::inspect::entry::{Flow, MapEntry};
 use crate::inspect::{cilium, conntrack, sockets};
 use crate::kept::Keeper;
-use crate::model::{Backend, BackendState, Frontend, FrontendKey, FrontendView, Protocol, ServiceName, ServiceTable};
+use crate::model::{
+    Backend, BackendState, Family, Frontend, FrontendKey, FrontendView, Protocol, ServiceName, ServiceTable,
+};
 use crate::source::{Lifted, Via, join_names};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, count, to_value};
 
@@ -156,6 +158,9 @@ impl ServiceReport {
             let dataplane = Dataplane::expect(&places.kpx)?;
             self.map_entries = dataplane.entries_of(&keys)?;
             self.counters = Some(sum(&dataplane, &keys)?);
+            let frontends = dataplane.frontends()?;
+            let ids = frontends.iter().filter(|(_, own)| own.iter().any(|key| keys.contains(key))).map(|(id, _)| *id);
+            self.add_flows("ebpf", "forward", dataplane.conntrack()?, &ids.collect());
         }
         if let Some(table) = self.table(Via::Cilium).filter(|table| !table.frontends().is_empty()) {
             let keys: BTreeSet<FrontendKey> = table.frontends().iter().map(|frontend| frontend.key).collect();
@@ -165,32 +170,36 @@ impl ServiceReport {
             let ids: BTreeSet<u32> = ids.map(|(id, _)| *id).collect();
             self.map_entries.extend(cilium::entries_of(&state, &ids));
             if let Ok(kept) = Keeper::Cilium.conntrack(&places) {
-                let own = kept.entries.into_iter().filter(|flow| flow.service.is_some_and(|id| ids.contains(&id)));
-                self.connections.extend(own.filter_map(|flow| {
-                    Some(Connection {
-                        seen: "cilium",
-                        protocol: Protocol::from_number(flow.protocol)?,
-                        state: Some(flow.kind.to_owned()),
-                        client: flow.source,
-                        destination: flow.destination,
-                        backend: flow.backend,
-                    })
-                }));
+                self.add_flows("cilium", "service", kept.entries, &ids);
             }
         }
         Ok(())
     }
 
+    /// Adds the flows of these services, each by its entry of one kind: that of a client's packets to the frontend.
+    fn add_flows(&mut self, seen: &'static str, kind: &str, flows: Vec<Flow>, ids: &BTreeSet<u32>) {
+        let own = |flow: &Flow| flow.kind == kind && flow.service.is_some_and(|id| ids.contains(&id));
+        self.connections.extend(flows.into_iter().filter(own).filter_map(|flow| {
+            Some(Connection {
+                seen,
+                protocol: Protocol::from_number(flow.protocol)?,
+                state: None,
+                client: flow.source,
+                destination: flow.destination,
+                backend: flow.backend,
+            })
+        }));
+    }
+
     fn read_connections(&mut self, context: &Context, node: &crate::capture::Node) -> Result<(), Failure> {
         let (keys, backends) = (self.keys(), self.backends());
         let to_frontend = |address: SocketAddr, protocol: Protocol| {
-            keys.iter().any(|key| (key.ip, key.port, key.protocol) == (address.ip(), address.port(), protocol))
+            // A NodePort answers on addresses of the node, with a port that no other Service has.
+            let ip = |key: &FrontendKey| key.ip == address.ip() || key.ip == Family::of(address.ip()).unspecified();
+            keys.iter().any(|key| (key.port, key.protocol) == (address.port(), protocol) && ip(key))
         };
         if let crate::capture::Captured::Present { bytes, .. } = node.read(crate::capture::Item::Conntrack)? {
-            let own = |e: &conntrack::Entry| {
-                let translated = e.answers != e.destination && backends.contains_key(&(e.answers, e.protocol));
-                translated || to_frontend(e.destination, e.protocol)
-            };
+            let own = |e: &conntrack::Entry| to_frontend(e.destination, e.protocol);
             self.connections.extend(conntrack::parse(&bytes).filter(own).map(|e| Connection {
                 seen: "conntrack",
                 protocol: e.protocol,
@@ -269,23 +278,31 @@ impl ServiceReport {
         table
     }
 
-    fn connection_table(&self) -> Table {
-        let mut table = Table::new(&["SEEN", "STATE", "CLIENT", "DESTINATION", "BACKEND"])
-            .whole(&["CLIENT", "DESTINATION", "BACKEND"])
-            .title("Open connections");
+    /// A socket that kpx translated shows its backend only, and with it flows of other Services with that backend.
+    fn connection_table(&self, wide: bool) -> Table {
+        let headings = ["STATE", "CLIENT", "DESTINATION", "BACKEND", "SEEN"];
+        let columns = if wide { 5 } else { 4 };
+        let mut table = Table::new(&headings[..columns]).whole(&headings[..4]).title("Open connections");
         for connection in self.connections.iter().take(self.limit) {
-            table.row([
-                connection.seen.to_owned(),
+            let row = [
                 known(connection.state.as_ref()),
                 connection.client.to_string(),
                 format!("{}/{}", connection.destination, connection.protocol),
                 known(connection.backend),
-            ]);
+                connection.seen.to_owned(),
+            ];
+            table.row(row.into_iter().take(columns));
         }
         let total = self.connections.len();
         let shown = total.min(self.limit);
         let first = if shown < total { format!("the first {shown} of ") } else { String::new() };
-        table.footer(format!("{first}{} of this network namespace", count(total, "entry")))
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        for connection in &self.connections {
+            *seen.entry(connection.seen).or_default() += 1;
+        }
+        let seen: Vec<String> = seen.into_iter().map(|(seen, n)| format!("{n} by {seen}")).collect();
+        let seen = if seen.is_empty() { String::new() } else { format!(" ({})", seen.join(", ")) };
+        table.footer(format!("{first}{}{seen} in this network namespace", count(total, "connection")))
     }
 }
 
@@ -348,7 +365,7 @@ impl Report for ServiceReport {
         })]
     }
 
-    fn tables(&self, _: bool) -> Vec<Table> {
+    fn tables(&self, wide: bool) -> Vec<Table> {
         let mut tables = vec![self.frontend_table(), self.backend_table()];
         if let Some(stats) = &self.counters {
             let mut table = Table::new(&["CONNECTS", "DATAGRAMS", "REFUSED", "SHADOW", "PASSED"]);
@@ -365,7 +382,7 @@ impl Report for ServiceReport {
             }
             tables.push(table);
         }
-        tables.push(self.connection_table());
+        tables.push(self.connection_table(wide));
         if !self.missing.is_empty() {
             let mut table = Table::new(&["SOURCE", "REASON"]).title("Not read");
             for (via, why) in &self.missing {

@@ -134,13 +134,16 @@ pub struct OpenMap {
 const ARRAYS: [u32; 2] = [2, 6];
 
 impl OpenMap {
-    /// Opens a map.
-    pub fn open(which: &Which) -> Result<Self, MapError> {
+    /// Opens a map. Of several with one name it is the one in `ours`, this dataplane's directory of maps.
+    pub fn open(which: &Which, ours: Option<&Path>) -> Result<Self, MapError> {
         let failed = |source| MapError::Open { which: which.clone(), source };
         let not_there = || MapError::NotThere { which: which.clone() };
         let fd = match which {
             Which::Id(id) => sys::by_id(Kind::Map, *id).map_err(failed)?.ok_or_else(not_there)?,
-            Which::Name(name) => by_name(name)?.ok_or_else(not_there)?,
+            Which::Name(name) => match ours.map(|maps| sys::obj_get(&maps.join(name))) {
+                Some(Ok(fd)) if is_map(&fd) => fd,
+                _ => by_name(name)?.ok_or_else(not_there)?,
+            },
             Which::Pin(pin) => match sys::obj_get(pin) {
                 Ok(fd) if is_map(&fd) => fd,
                 Ok(_) => return Err(MapError::NoMap { pin: pin.clone() }),

@@ -90,7 +90,7 @@ impl Pins {
 
     /// Opens a map; `None` if it is not pinned.
     fn open(&self, name: &str) -> Result<Option<OpenMap>, CiliumError> {
-        match OpenMap::open(&Which::Pin(self.directory.join(name))) {
+        match OpenMap::open(&Which::Pin(self.directory.join(name)), None) {
             Ok(map) => Ok(Some(map)),
             Err(MapError::NotThere { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -225,7 +225,7 @@ impl Pins {
         })?;
         let mut found = Vec::new();
         for (service, family, id) in inner {
-            let map = match OpenMap::open(&Which::Id(id)) {
+            let map = match OpenMap::open(&Which::Id(id), None) {
                 Ok(map) => map,
                 // Replaced meanwhile.
                 Err(MapError::NotThere { .. }) => continue,
