@@ -26,11 +26,11 @@ fn exposed(exposure: Exposure, at: &str, protocol: Protocol, endpoints: &[&str])
 
 /// NodePorts answer on these addresses; the node has the others too.
 fn answer_on(dataplane: &mut Dataplane, answering: &[&str], others: &[&str]) {
-    let set = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<_>>();
+    let set = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("an address")).collect::<BTreeSet<_>>();
     let facts = NodeFacts { node_ports: NodePortScope::Addresses(set(answering)), ..NodeFacts::default() };
     let table = ServiceTable::new(Vec::new(), facts.clone(), facts);
     let local = set(&[answering, others].concat());
-    dataplane.set_addresses(&node_addresses(&table, &local)).unwrap();
+    dataplane.set_addresses(&node_addresses(&table, &local)).expect("the addresses are written");
 }
 
 /// Runs a closure in a network namespace of its own, as a pod's, with its loopback device up.
@@ -147,9 +147,9 @@ fn affinity_holds_for_its_time_over_all_frontends_of_a_port() {
 /// Cookie of the ground's namespace, as the dataplane found it out.
 fn node_netns(ground: &Ground) -> u64 {
     let config = ground.paths.pins.join("maps/kpx_config");
-    let words = ["-j", "map", "dump", "pinned", config.to_str().unwrap()];
+    let words = ["-j", "map", "dump", "pinned", config.to_str().expect("UTF-8")];
     let json: serde_json::Value =
-        serde_json::from_slice(&command::output("bpftool", words, None).unwrap()).expect("bpftool speaks JSON");
+        serde_json::from_slice(&command::output("bpftool", words, None).expect("bpftool dumps it")).expect("JSON");
     json[0]["formatted"]["value"]["node_netns"].as_u64().expect("the configuration says it")
 }
 
