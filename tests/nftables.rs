@@ -1,5 +1,6 @@
 //! kube-proxy's nftables mode.
 
+mod alterations;
 mod damage;
 mod live;
 mod worlds;

@@ -93,3 +93,22 @@ fn the_list_of_services_is_what_its_schema_says() {
         assert!(seen, "a port that is no number is wrong: {wrong:#?}");
     }
 }
+
+#[test]
+fn the_report_of_an_audit_is_what_its_schema_says() {
+    let text = fs_err::read_to_string(project("docs/schema/audit-report.json")).expect("it is committed");
+    let schema: Value = serde_json::from_str(&text).expect("JSON");
+    let node = project("tests/data/lab/node").display().to_string();
+    let value: Value = serde_json::from_str(&run(&["audit", "--from", &node, "-o", "json"]).out).expect("JSON");
+    let mut wrong = Vec::new();
+    check(&schema, &schema, &value, "", &mut wrong);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let results: std::collections::BTreeSet<_> =
+        value["items"].as_array().expect("a list").iter().filter_map(|item| item["result"].as_str()).collect();
+    assert_eq!(results.into_iter().collect::<Vec<_>>(), ["found", "passed", "skipped"]);
+    assert!(value["costs"][0]["places"].as_array().is_some_and(|places| places.len() > 100));
+    let mut damaged = value.clone();
+    damaged["items"][0]["severity"] = "fatal".into();
+    check(&schema, &schema, &damaged, "", &mut wrong);
+    assert!(wrong.iter().any(|line| line.starts_with("/items/0/severity: ")), "{wrong:#?}");
+}

@@ -12,14 +12,14 @@ use proptest::prelude::*;
 use super::{json_of, ruleset_of, samples};
 
 /// One family of a sample, and what its lift says.
-struct Undamaged {
+pub(super) struct Undamaged {
     family: Family,
     ruleset: Ruleset,
     lift: Lift,
 }
 
 impl Undamaged {
-    fn all() -> Vec<Self> {
+    pub(super) fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for sample in samples() {
             let Ruleset { v4, v6 } = ruleset_of(&sample);
@@ -31,12 +31,12 @@ impl Undamaged {
         all
     }
 
-    fn table(&self) -> &Table {
+    pub(super) fn table(&self) -> &Table {
         self.ruleset.table(self.family).expect("a table")
     }
 
-    /// Whether the lift tells the damaged table from this one.
-    fn noticed(&self, damage: impl FnOnce(&mut Table)) -> bool {
+    /// What is said of the damaged table and was not said of this one: differences and notices.
+    pub(super) fn said(&self, damage: impl FnOnce(&mut Table)) -> Vec<String> {
         let mut damaged = self.ruleset.clone();
         match self.family {
             Family::V4 => damaged.v4.as_mut(),
@@ -45,9 +45,16 @@ impl Undamaged {
         .map(damage)
         .expect("a table");
         let damaged = lift(&damaged);
-        !diff(&self.lift.table, &damaged.table).is_empty()
-            || damaged.notices.iter().any(|n| !self.lift.notices.contains(n))
-            || !without_hairpin(&damaged.table, &self.lift.table).is_empty()
+        let differences = diff(&self.lift.table, &damaged.table);
+        let notices = damaged.notices.iter().filter(|n| !self.lift.notices.contains(n));
+        let hairpins = without_hairpin(&damaged.table, &self.lift.table);
+        let notices = notices.chain(&hairpins).map(ToString::to_string);
+        differences.iter().map(|difference| format!("{difference:?}")).chain(notices).collect()
+    }
+
+    /// Whether the lift tells the damaged table from this one.
+    fn noticed(&self, damage: impl FnOnce(&mut Table)) -> bool {
+        !self.said(damage).is_empty()
     }
 }
 

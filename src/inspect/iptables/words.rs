@@ -86,7 +86,8 @@ pub struct Words<'a> {
 }
 
 impl<'a> Words<'a> {
-    pub(super) const fn new(body: &'a [u8]) -> Self {
+    /// The words of what follows a chain's name in a rule.
+    pub const fn new(body: &'a [u8]) -> Self {
         Self { rest: if body.is_empty() { None } else { Some(body) } }
     }
 }
