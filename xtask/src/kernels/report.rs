@@ -88,7 +88,8 @@ fn tables(runs: &[Run]) -> String {
     let each = |cell: &dyn Fn(&Run) -> String| runs.iter().map(cell).collect::<Vec<_>>();
     row("Linux", each(&|run| format!("`{}`", run.release)));
     row("---", each(&|_| "---".to_owned()));
-    row("tests passed", each(&|run| run.passed.to_string()));
+    row("tests asked for", each(&|run| format!("`{}`", run.filters.join(" "))));
+    row("passed", each(&|run| run.passed.to_string()));
     row("skipped", each(&|run| run.skipped.len().to_string()));
     row("failed", each(&|run| run.failed.len().to_string()));
     for (feature, _) in runs.last().map(|run| run.features.as_slice()).unwrap_or_default() {
