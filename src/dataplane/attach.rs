@@ -3,11 +3,11 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, Link as _};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, xdp};
 
 use super::devices::NodeDevice;
 use super::error::DataplaneError;
@@ -29,18 +29,30 @@ pub(super) const PACKET_HOOKS: [PacketHook; 2] = [
     PacketHook { program: "kpx_ingress", attach: TcAttachType::Ingress },
 ];
 
+/// Name of the program that drivers run, where they do.
+pub(super) const SHORT_CUT: &str = "kpx_xdp";
+
+/// Where the short cut runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// Before the stack, for any driver; no faster than without.
+    Generic,
+}
+
 /// Where our filter stands among those of a clsact qdisc: by its place it is found again.
 const PRIORITY: u16 = 0x6b70;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-fn pin(paths: &Paths, hook: &PacketHook, index: u32) -> PathBuf {
-    paths.links().join(format!("{}-{index}", hook.program))
+fn pin(paths: &Paths, program: &str, index: u32) -> PathBuf {
+    paths.links().join(format!("{program}-{index}"))
 }
 
 /// Attaches both programs to a device; what is attached stays.
 pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<(), DataplaneError> {
     for hook in &PACKET_HOOKS {
-        let path = pin(paths, hook, device.index);
+        let path = pin(paths, hook.program, device.index);
         if linked_to(&path)? == Some(device.index) {
             continue;
         }
@@ -65,6 +77,34 @@ pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<(), Dataplane
             Err(error) => return Err(failed(error)),
         }
     }
+    Ok(())
+}
+
+/// Attaches the short cut to a device, which has the other programs already; if it is attached it stays, in the mode it has.
+pub(super) fn attach_short_cut(paths: &Paths, device: &NodeDevice, mode: XdpMode) -> Result<(), DataplaneError> {
+    let path = pin(paths, SHORT_CUT, device.index);
+    if linked_to(&path)? == Some(device.index) {
+        return Ok(());
+    }
+    gone(fs_err::remove_file(&path))?;
+    let failed = |source: ProgramError| DataplaneError::Device {
+        action: "attach to the driver of",
+        device: device.name.clone(),
+        source: Box::new(source),
+    };
+    let pinned = paths.programs().join(SHORT_CUT);
+    if !pinned.exists() {
+        return Err(DataplaneError::no_short_cut());
+    }
+    let mut program = Xdp::from_pin(pinned, aya_obj::programs::XdpAttachType::Interface).map_err(failed)?;
+    let mode = match mode {
+        XdpMode::Native => xdp::XdpMode::Driver,
+        XdpMode::Generic => xdp::XdpMode::Skb,
+    };
+    let id = program.attach(&device.name, mode).map_err(failed)?;
+    let link = program.take_link(id).map_err(failed)?;
+    let link = FdLink::try_from(link).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))))?;
+    link.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
     Ok(())
 }
 
@@ -98,7 +138,7 @@ fn exists(error: &TcError) -> bool {
 }
 
 /// The device that a pinned link is attached to; none if there is no such pin, or its device is gone.
-fn linked_to(path: &std::path::Path) -> Result<Option<u32>, DataplaneError> {
+fn linked_to(path: &Path) -> Result<Option<u32>, DataplaneError> {
     let object = |action, source| DataplaneError::Object { action, path: path.to_owned(), source };
     match sys::obj_get(path) {
         Ok(fd) => {
@@ -121,7 +161,8 @@ pub(super) fn pinned(paths: &Paths) -> Result<Vec<u32>, DataplaneError> {
         .iter()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            PACKET_HOOKS.iter().find_map(|hook| name.strip_prefix(hook.program)?.strip_prefix('-')?.parse().ok())
+            let mut programs = PACKET_HOOKS.iter().map(|hook| hook.program).chain([SHORT_CUT]);
+            programs.find_map(|program| name.strip_prefix(program)?.strip_prefix('-')?.parse().ok())
         })
         .collect();
     found.sort_unstable();
@@ -129,15 +170,28 @@ pub(super) fn pinned(paths: &Paths) -> Result<Vec<u32>, DataplaneError> {
     Ok(found)
 }
 
-/// Detaches both programs from a device; one that is gone has no name.
+/// Takes a pinned link off its device; false if there is none.
+fn unlink(path: &Path) -> Result<bool, DataplaneError> {
+    let Ok(fd) = sys::obj_get(path) else { return Ok(false) };
+    // At once; see `links::detach`.
+    let _ = sys::link_detach(fd.as_fd());
+    gone(fs_err::remove_file(path))?;
+    Ok(true)
+}
+
+/// Detaches the short cut from a device.
+pub(super) fn detach_short_cut(paths: &Paths, index: u32) -> Result<(), DataplaneError> {
+    unlink(&pin(paths, SHORT_CUT, index)).map(drop)
+}
+
+/// Detaches all programs from a device; one that is gone has no name.
 pub(super) fn detach(paths: &Paths, index: u32, name: Option<&str>) -> Result<(), DataplaneError> {
+    detach_short_cut(paths, index)?;
     for hook in PACKET_HOOKS.iter().rev() {
-        let path = pin(paths, hook, index);
-        if let Ok(fd) = sys::obj_get(&path) {
-            // At once; see `links::detach`.
-            let _ = sys::link_detach(fd.as_fd());
-            gone(fs_err::remove_file(&path))?;
-        } else if let Some(name) = name
+        if unlink(&pin(paths, hook.program, index))? {
+            continue;
+        }
+        if let Some(name) = name
             && let Ok(filter) = SchedClassifierLink::attached(name, hook.attach, PRIORITY, HANDLE, None)
         {
             // Where there is no such filter there is nothing to do.
@@ -145,4 +199,53 @@ pub(super) fn detach(paths: &Paths, index: u32, name: Option<&str>) -> Result<()
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+    use super::super::{Capacity, load};
+    use super::*;
+    use crate::capture::command;
+
+    /// What a kernel before 6.6 gets, on whichever kernel this is.
+    #[test]
+    fn filters_stay_until_they_are_detached() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root (network namespaces, BPF)");
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
+        let paths = Paths { pins: directory.path().join("kpx"), cgroup: "/".into() };
+        let shown = || {
+            let of = |hook| command::output("tc", ["filter", "show", "dev", "port", hook], None).unwrap();
+            ["ingress", "egress"].map(|hook| String::from_utf8(of(hook)).unwrap())
+        };
+        let body = || {
+            // SAFETY: not one flag that concerns memory or descriptors: only this thread's network namespace changes.
+            #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
+            command::output("ip", ["link", "add", "port", "type", "veth", "peer", "name", "peer"], None).unwrap();
+            load::load_and_pin(&paths, &Capacity::default()).unwrap();
+            for _ in 0..2 {
+                for hook in &PACKET_HOOKS {
+                    let program = SchedClassifier::from_pin(paths.programs().join(hook.program));
+                    attach_filter(&mut program.unwrap(), hook, "port").unwrap();
+                }
+            }
+            for filters in shown() {
+                assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
+            }
+            for _ in 0..2 {
+                detach(&paths, 1, Some("port")).unwrap();
+                assert_eq!(shown(), ["", ""]);
+            }
+        };
+        let done = std::thread::scope(|scope| scope.spawn(body).join());
+        unmount(directory.path(), UnmountFlags::DETACH).unwrap();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
 }

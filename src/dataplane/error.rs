@@ -287,6 +287,17 @@ impl DataplaneError {
         }
     }
 
+    /// The kernel has nothing for the short cut in drivers to read packets with.
+    pub(super) fn no_short_cut() -> Self {
+        Self::Kernel {
+            kernel: kernel(),
+            feature: "reading packets in drivers",
+            since: "5.18",
+            config: "CONFIG_BPF_SYSCALL",
+            source: io::ErrorKind::Unsupported.into(),
+        }
+    }
+
     /// The kernel has no links for cgroup programs.
     pub(super) fn no_links(source: io::Error) -> Self {
         Self::Kernel {

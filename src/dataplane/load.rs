@@ -3,12 +3,12 @@
 use std::io;
 
 use aya::EbpfLoader;
-use aya::programs::{ProgramType, SchedClassifier};
+use aya::programs::{ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
 use kpx_abi::map_name;
 
 use super::Capacity;
-use super::attach::PACKET_HOOKS;
+use super::attach::{PACKET_HOOKS, SHORT_CUT};
 use super::error::{DataplaneError, missing_capabilities};
 use super::hooks::HOOKS;
 use super::pins::Paths;
@@ -65,6 +65,14 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
         let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
         program.load().map_err(failed)?;
         let path = paths.programs().join(hook.program);
+        program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+    }
+    // Nothing depends on the short cut: where the kernel lacks what it needs, it is not there.
+    let program = object.program_mut(SHORT_CUT).expect("the object has every program, as its test says");
+    let program: &mut Xdp = program.try_into().map_err(|e| DataplaneError::of_packet_program(SHORT_CUT, e))?;
+    let reads = is_helper_supported(ProgramType::Xdp, BpfHelper::BPF_FUNC_xdp_load_bytes).unwrap_or(false);
+    if reads && program.load().is_ok() {
+        let path = paths.programs().join(SHORT_CUT);
         program.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
     }
     Ok(())

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, Options, YieldKey, YieldUntil, map_name};
 
+pub use attach::XdpMode;
 pub use counters::{Counters, ServiceCounters};
 pub use devices::NodeDevice;
 pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use kpx_abi::{PortRange, Timeouts, expired, map_name};
 
+use super::attach::XdpMode;
 use super::devices::{NodeDevice, described, read};
 use super::error::DataplaneError;
 use super::maps::{Maps, failed};
@@ -37,6 +38,24 @@ impl Dataplane {
             self.leave(*index, &all)?;
         }
         Ok(chosen.into_iter().cloned().collect())
+    }
+
+    /// Attaches the short cut to the drivers of these of the devices that have the packet path, and detaches it from
+    /// others: packets of known flows that would leave by the device they came by, to a backend on another node or back
+    /// from there, never enter the stack (nor its filters).
+    pub fn attach_xdp(
+        &mut self,
+        wanted: impl Fn(&NodeDevice) -> bool,
+        mode: XdpMode,
+    ) -> Result<Vec<NodeDevice>, DataplaneError> {
+        let (chosen, rest): (Vec<_>, Vec<_>) = self.devices()?.into_iter().partition(wanted);
+        for device in &chosen {
+            attach::attach_short_cut(&self.paths, device, mode)?;
+        }
+        for device in &rest {
+            attach::detach_short_cut(&self.paths, device.index)?;
+        }
+        Ok(chosen)
     }
 
     /// Detaches the packet path from all devices. Twice is no error.

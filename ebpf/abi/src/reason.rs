@@ -64,11 +64,13 @@ pub enum Reason {
     NoRoute = 28,
     /// Packet path: headers that are not understood, left alone.
     Unparsed = 29,
+    /// Packet path: translated in the driver, and sent back by the device it came by.
+    ShortCut = 30,
 }
 
 impl Reason {
     /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 30;
+    pub const COUNT: usize = 31;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -102,6 +104,7 @@ impl Reason {
         Self::NoSource,
         Self::NoRoute,
         Self::Unparsed,
+        Self::ShortCut,
     ];
 
     /// The name, lower case with underscores.
@@ -137,6 +140,7 @@ impl Reason {
             Self::NoSource => "no_source",
             Self::NoRoute => "no_route",
             Self::Unparsed => "unparsed",
+            Self::ShortCut => "short_cut",
         }
     }
 }

@@ -14,6 +14,7 @@ mod quote;
 mod refuse;
 mod rewrite;
 mod skb;
+mod xdp;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
@@ -135,9 +136,8 @@ fn here(flow: &Flow, egress: bool) -> bool {
 fn begins_anew(flow: *mut Flow, packet: &Packet) -> bool {
     // SAFETY: an element of the map.
     let flow = unsafe { &*flow };
-    let unserved = || !Kernel.backend(flow.backend).is_some_and(|backend| backend.serves(flow.service));
     if packet.tuple.proto == proto::UDP {
-        return packet.kind as u8 != Kind::LaterFragment as u8 && unserved();
+        return packet.kind as u8 != Kind::LaterFragment as u8 && unserved(flow);
     }
     if packet.signals & signal::OPENS == 0 {
         return false;
@@ -146,7 +146,13 @@ fn begins_anew(flow: *mut Flow, packet: &Packet) -> bool {
         // SAFETY: as above.
         unsafe { (*reply).seen }
     });
-    replaceable(flow.seen, answered) || answered == 0 && unserved()
+    replaceable(flow.seen, answered) || answered == 0 && unserved(flow)
+}
+
+/// Whether the backend of a flow is gone.
+#[inline(always)]
+fn unserved(flow: &Flow) -> bool {
+    !Kernel.backend(flow.backend).is_some_and(|backend| backend.serves(flow.service))
 }
 
 /// Translates a packet of a known flow.

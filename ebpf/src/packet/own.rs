@@ -5,6 +5,8 @@
 //! answers have to look like the frontend's before they are delivered, and come in by the device that leads to it: a
 //! strict reverse path filter would drop them elsewhere.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::bpf_fib_lookup as Question;
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect, bpf_redirect_neigh};
 use kpx_abi::Device;
@@ -16,7 +18,7 @@ use super::skb::Skb;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 /// A route, and a neighbour.
-const SUCCESS: i64 = 0;
+pub const SUCCESS: i64 = 0;
 /// A route, and a neighbour that is to be asked for.
 const NO_NEIGHBOUR: i64 = 7;
 /// Redirect to a device as if it had received the packet.
@@ -55,13 +57,25 @@ impl Way {
 /// source of its own.
 #[inline(always)]
 pub fn route(skb: Skb, scratch: &mut Scratch) -> Option<Way> {
+    let answer = ask(skb.raw().cast(), skb.device(), 0, scratch);
+    let question: *const Question = (&raw const scratch.bytes).cast();
+    // SAFETY: `ask` has left question and answer there.
+    matches!(answer, SUCCESS | NO_NEIGHBOUR).then(|| Way::Out(unsafe { (*question).ifindex }))
+}
+
+/// Asks the kernel for the route that a packet like `scratch.to` takes that comes in by a device; question and answer are
+/// in `scratch.bytes`. A length other than zero has to fit.
+#[inline(always)]
+pub fn ask(ctx: *mut c_void, device: u32, length: u16, scratch: &mut Scratch) -> i64 {
     let question: *mut Question = (&raw mut scratch.bytes).cast();
     let to = &scratch.to;
-    // SAFETY: the room is larger than the question and aligned; all its fields are integers.
-    let answer = unsafe {
+    // SAFETY: the context is valid for as long as the program runs; the room is larger than the question and aligned, and
+    // all its fields are integers.
+    unsafe {
         core::ptr::write_bytes(question.cast::<u64>(), 0, size_of::<Question>() / 8);
         (*question).l4_protocol = to.proto;
-        (*question).ifindex = skb.device();
+        (*question).__bindgen_anon_1.tot_len = length;
+        (*question).ifindex = device;
         if to.is_v4() {
             (*question).family = AF_INET;
             (&raw mut (*question).__bindgen_anon_3).cast::<[u8; 4]>().write(tail(&to.src));
@@ -71,10 +85,8 @@ pub fn route(skb: Skb, scratch: &mut Scratch) -> Option<Way> {
             (&raw mut (*question).__bindgen_anon_3).cast::<[u8; 16]>().write(to.src);
             (&raw mut (*question).__bindgen_anon_4).cast::<[u8; 16]>().write(to.dst);
         }
-        bpf_fib_lookup(skb.raw().cast(), question, size_of::<Question>() as i32, 0)
-    };
-    // SAFETY: as above; the kernel has answered.
-    matches!(answer, SUCCESS | NO_NEIGHBOUR).then(|| Way::Out(unsafe { (*question).ifindex }))
+        bpf_fib_lookup(ctx, question, size_of::<Question>() as i32, 0)
+    }
 }
 
 #[inline(always)]

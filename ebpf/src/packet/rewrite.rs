@@ -9,19 +9,19 @@ use super::skb::{Checksum, Skb, diff};
 
 /// The two addresses of a tuple.
 #[inline(always)]
-fn addresses(tuple: &Tuple) -> *const [u8; 32] {
+pub fn addresses(tuple: &Tuple) -> *const [u8; 32] {
     (&raw const *tuple).cast()
 }
 
 /// The two ports of a tuple.
 #[inline(always)]
-fn ports(tuple: &Tuple) -> *const [u8; 4] {
+pub fn ports(tuple: &Tuple) -> *const [u8; 4] {
     (&raw const tuple.sport).cast()
 }
 
 /// The four bytes of an IPv4 address.
 #[inline(always)]
-fn v4(addr: &[u8; 16]) -> *const [u8; 4] {
+pub fn v4(addr: &[u8; 16]) -> *const [u8; 4] {
     (&raw const addr[12]).cast()
 }
 

@@ -152,8 +152,14 @@ impl Bytes for Skb {
 /// What a checksum has to be told when `N` bytes become others; `N` is a multiple of four.
 #[inline(always)]
 pub fn diff<const N: usize>(from: *const [u8; N], to: *const [u8; N]) -> u64 {
+    u64::from(difference(from, to, 0))
+}
+
+/// The same on top of a sum.
+#[inline(always)]
+pub fn difference<const N: usize>(from: *const [u8; N], to: *const [u8; N], before: u32) -> u32 {
     // SAFETY: both are N readable bytes; the helper writes neither.
-    (unsafe { bpf_csum_diff(from.cast_mut().cast(), N as u32, to.cast_mut().cast(), N as u32, 0) }) as u64
+    (unsafe { bpf_csum_diff(from.cast_mut().cast(), N as u32, to.cast_mut().cast(), N as u32, before) }) as u32
 }
 
 /// The sum of `N` bytes and what was summed up before; `N` is a multiple of four.

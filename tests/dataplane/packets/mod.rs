@@ -8,6 +8,7 @@ mod frontends;
 mod modes;
 mod peers;
 mod services;
+mod short_cut;
 mod sizes;
 mod ways;
 mod world;
