@@ -4,6 +4,7 @@
 //! *lifted* into one [`model::ServiceTable`], and everything else is a view on such a table or a step between two.
 //! `docs/architecture.md` draws the folders and names the invariants.
 
+pub mod agent;
 pub mod audit;
 pub mod capture;
 pub mod cmd;

@@ -1,9 +1,9 @@
 //! The dataplane, with real sockets in a namespace, a cgroup and a BPF filesystem of their own.
 
-mod agent;
+pub(crate) mod agent;
 mod exposures;
 mod features;
-mod ground;
+pub(crate) mod ground;
 mod hours;
 mod kernel_flows;
 mod lifecycle;
@@ -12,6 +12,6 @@ mod modes;
 mod neighbours;
 mod object;
 mod packets;
-mod server;
+pub(crate) mod server;
 mod sockets;
 mod worlds;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests print why they skip")]
 
+mod agent;
 mod audit;
 mod bpf;
 mod capture;

@@ -1,4 +1,4 @@
-//! The Kubernetes API: LIST answers as the server gives them. The one place with asynchronous code.
+//! The Kubernetes API: LIST answers as the server gives them, and connections for those who watch.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +32,9 @@ pub enum ApiError {
         /// Why.
         source: InClusterError,
     },
+    /// Nothing names a cluster.
+    #[error("no cluster is known")]
+    NoCluster,
     /// The runtime did not start.
     #[error("cannot start a runtime")]
     Runtime {
@@ -65,6 +68,7 @@ impl Hinted for ApiError {
                 vec!["the user needs get and list on services, nodes and endpointslices.discovery.k8s.io".to_owned()]
             }
             Self::Runtime { .. } => Vec::new(),
+            Self::NoCluster => vec!["give --kubeconfig FILE, or run it in a pod with a service account".to_owned()],
             _ => vec![OFFLINE.to_owned()],
         }
     }
@@ -139,10 +143,23 @@ impl Credentials {
             }
         };
         config.connect_timeout = Some(CONNECT);
-        config.read_timeout = Some(LIMIT);
         config.default_retry = false;
         Ok(config)
     }
+}
+
+/// A client for the API server that the options, the pod's service account or the user's kubeconfig name, and its URL.
+/// Nothing is asked yet.
+pub async fn connect(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<(Client, String), ApiError> {
+    let credentials = Credentials::find(kubeconfig, context).ok_or(ApiError::NoCluster)?;
+    let config = credentials.config(context).await?;
+    let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = Client::try_from(config).map_err(|source| ApiError::Request {
+        server: server.clone(),
+        path: "/".to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok((client, server))
 }
 
 async fn get(
@@ -151,7 +168,8 @@ async fn get(
     path: &str,
     name: Option<&str>,
 ) -> Result<Captured, ApiError> {
-    let config = credentials.config(context).await?;
+    let mut config = credentials.config(context).await?;
+    config.read_timeout = Some(LIMIT);
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let failed = |source| ApiError::Request { server: server.clone(), path: path.to_owned(), source: Box::new(source) };
     let client = Client::try_from(config).map_err(failed)?;

@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-pub use api::ApiError;
+pub use api::{ApiError, connect};
 pub use bpf::{BpfLink, BpfMap, BpfObjects, BpfProgram};
 pub use error::{CaptureError, Damage, NotASnapshot};
 pub use host::Host;

@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_packet_core::NlasIterator;
 use netlink_sys::Socket;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 
 use super::kernel::Part;
 
@@ -99,17 +99,33 @@ impl Netlink {
         if !Part::NfTables.is_there().map_err(NetlinkError::Socket)? {
             return Ok(None);
         }
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(NetlinkError::Socket)?;
-        socket.bind_auto().map_err(NetlinkError::Socket)?;
+        let netlink = Self::open(NETLINK_NETFILTER)?;
         // Only the privileged may go beyond the system's limit; they are who may ask nf_tables at all.
-        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, ANSWERS)
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&netlink.socket, ANSWERS)
             .map_err(|e| NetlinkError::Socket(e.into()))?;
-        Ok(Some(Self { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0 }))
+        Ok(Some(netlink))
     }
 
-    /// Opens a socket to rtnetlink: interfaces and traffic control.
+    /// Opens a socket to rtnetlink: interfaces, addresses and traffic control.
     pub fn route() -> Result<Self, NetlinkError> {
-        let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
+        Self::open(NETLINK_ROUTE)
+    }
+
+    /// Opens a socket to the kernel's connection tracking; `None` where the kernel has none, which asking would load.
+    pub fn conntrack() -> Result<Option<Self>, NetlinkError> {
+        if !Part::Ctnetlink.is_there().map_err(NetlinkError::Socket)? {
+            return Ok(None);
+        }
+        Self::open(NETLINK_NETFILTER).map(Some)
+    }
+
+    /// Opens a socket to the kernel's list of sockets.
+    pub fn sockets() -> Result<Self, NetlinkError> {
+        Self::open(NETLINK_SOCK_DIAG)
+    }
+
+    fn open(protocol: isize) -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(protocol).map_err(NetlinkError::Socket)?;
         socket.bind_auto().map_err(NetlinkError::Socket)?;
         Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM), sequence: 0 })
     }

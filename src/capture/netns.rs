@@ -32,6 +32,13 @@ pub enum NetnsError {
     },
 }
 
+impl NetnsError {
+    /// Whether there is no such namespace, or no longer.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Open { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl Hinted for NetnsError {
     fn hints(&self) -> Vec<String> {
         let (Self::Open { source, .. } | Self::Enter { source, .. }) = self;

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, arguments on top, one `run` below.
 
+mod agent;
 mod audit;
 mod completions;
 mod diff;
@@ -179,6 +180,8 @@ pub enum Command {
     Explain(audit::ExplainArgs),
     /// Record a node, for reports, tests and reading elsewhere
     Snapshot(snapshot::Args),
+    /// Keep serving this node's Services, as kube-proxy did
+    Agent(agent::Args),
     /// Carry this node from kube-proxy to eBPF, and back
     #[command(subcommand)]
     Migrate(migrate::Migrate),
@@ -343,6 +346,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Explain(args) => audit::explain(context, &args),
         Command::Checks => audit::page(context),
         Command::Snapshot(args) => snapshot::run(context, &args),
+        Command::Agent(args) => agent::run(context, &args),
         Command::Migrate(command) => migrate::run(context, command),
         Command::Lab(command) => lab::run(context, command),
         Command::Version(args) => version::run(context, &args),

@@ -107,6 +107,20 @@ pub struct Migration {
 #[derive(Debug)]
 pub struct Lock {
     _file: fs::File,
+    holder: Holder,
+    previous: Option<Holder>,
+}
+
+impl Lock {
+    /// This process, as the lock's file says it.
+    pub const fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Who held the lock last before.
+    pub const fn previous(&self) -> Option<&Holder> {
+        self.previous.as_ref()
+    }
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
@@ -129,6 +143,11 @@ impl Store {
     pub fn lock(&self, timeout: Duration) -> Result<Lock, StoreError> {
         fs::create_dir_all(&self.dir).map_err(io_error("create", &self.dir))?;
         let path = self.dir.join("lock");
+        let holder_in = |file: &mut fs::File| {
+            let mut text = String::new();
+            let _ = file.read_to_string(&mut text);
+            serde_json::from_str(&text).ok()
+        };
         let mut file = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -141,18 +160,17 @@ impl Store {
             match error {
                 std::fs::TryLockError::Error(source) => return Err(io_error("lock", &path)(source)),
                 std::fs::TryLockError::WouldBlock if Instant::now() >= until => {
-                    let mut text = String::new();
-                    let _ = file.read_to_string(&mut text);
-                    return Err(StoreError::Locked { holder: serde_json::from_str(&text).ok() });
+                    return Err(StoreError::Locked { holder: holder_in(&mut file) });
                 }
                 std::fs::TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(50)),
             }
         }
+        let previous = holder_in(&mut file);
         let holder = Holder { pid: std::process::id(), since: jiff::Timestamp::now() };
         let text = serde_json::to_string(&holder).expect("a number and a time serialise");
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         written.map_err(io_error("write", &path))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { _file: file, holder, previous })
     }
 
     /// All migrations, oldest first.

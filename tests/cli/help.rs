@@ -47,6 +47,7 @@ fn short_help_of_the_whole() {
       audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
       explain      Explain a check of the audit
       snapshot     Record a node, for reports, tests and reading elsewhere
+      agent        Keep serving this node's Services, as kube-proxy did
       migrate      Carry this node from kube-proxy to eBPF, and back
       lab          Rehearse on a recorded node, inside network namespaces
       version      Print the version, the eBPF object's hash and the kernel floor

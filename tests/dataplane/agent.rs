@@ -22,7 +22,7 @@ const MARK: &str = "agent: ";
 const PATIENCE: Duration = Duration::from_millis(700);
 
 /// A client process. It ends with this value.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -30,7 +30,7 @@ pub(super) struct Agent {
 
 impl Agent {
     /// Starts a client in the network namespace of this thread and moves it into a cgroup.
-    pub(super) fn start(cgroup: &std::path::Path) -> Self {
+    pub(crate) fn start(cgroup: &std::path::Path) -> Self {
         let program = std::env::current_exe().expect("the test binary has a path");
         let program = program.to_str().expect("its path is UTF-8").to_owned();
         let asked = format!("{ASKED}=1");
@@ -44,18 +44,18 @@ impl Agent {
     }
 
     /// Sends a command, returns the answer.
-    pub(super) fn ask(&mut self, command: impl std::fmt::Display) -> String {
+    pub(crate) fn ask(&mut self, command: impl std::fmt::Display) -> String {
         self.tell(command);
         self.answer()
     }
 
     /// Sends a command without waiting for the answer.
-    pub(super) fn tell(&mut self, command: impl std::fmt::Display) {
+    pub(crate) fn tell(&mut self, command: impl std::fmt::Display) {
         writeln!(self.stdin, "{command}").expect("the client listens");
     }
 
     /// Waits for the answer to the oldest command told.
-    pub(super) fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         let mut line = String::new();
         loop {
             line.clear();

@@ -19,14 +19,14 @@ use crate::support;
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The place where a test runs. Gone with this value, whatever happened.
-pub(super) struct Ground {
-    pub(super) paths: Paths,
+pub(crate) struct Ground {
+    pub(crate) paths: Paths,
     mount: tempfile::TempDir,
 }
 
 impl Ground {
     /// Runs a test on ground of its own, or prints why not.
-    pub(super) fn with(test: impl FnOnce(&Ground) + Send) {
+    pub(crate) fn with(test: impl FnOnce(&Ground) + Send) {
         if !support::privileged() {
             return;
         }
@@ -66,7 +66,7 @@ impl Ground {
 
     /// Lets a route lead to the frontends, as on a node; without it, what is not translated fails as unreachable.
     #[expect(clippy::unused_self, reason = "the namespace of this thread is the ground")]
-    pub(super) fn route_frontends(&self) {
+    pub(crate) fn route_frontends(&self) {
         for args in [
             "link add kpx0 type veth peer name kpx1",
             "link set kpx0 up",
@@ -81,12 +81,12 @@ impl Ground {
     }
 
     /// A client inside the cgroup.
-    pub(super) fn agent(&self) -> Agent {
+    pub(crate) fn agent(&self) -> Agent {
         Agent::start(&self.paths.cgroup)
     }
 
     /// A dataplane with this table, attached, in this mode.
-    pub(super) fn dataplane(&self, table: &ServiceTable, mode: Mode) -> Dataplane {
+    pub(crate) fn dataplane(&self, table: &ServiceTable, mode: Mode) -> Dataplane {
         let mut dataplane = Dataplane::install(&self.paths, &Capacity::for_table(table)).expect("it can be installed");
         dataplane.fill(table).expect("it can be filled");
         dataplane.attach().expect("it can be attached");
@@ -120,7 +120,7 @@ pub(super) fn cgroup_root() -> Option<PathBuf> {
 }
 
 /// A ClusterIP with these endpoints.
-pub(super) fn cluster_ip(at: &str, protocol: Protocol, endpoints: &[&str]) -> Frontend {
+pub(crate) fn cluster_ip(at: &str, protocol: Protocol, endpoints: &[&str]) -> Frontend {
     let at: SocketAddr = at.parse().expect("an address with a port");
     let backend = |text: &&str| {
         let socket: SocketAddr = text.parse().expect("an address with a port");
@@ -144,6 +144,6 @@ pub(super) fn cluster_ip(at: &str, protocol: Protocol, endpoints: &[&str]) -> Fr
 }
 
 /// A table of these frontends.
-pub(super) fn table(frontends: impl IntoIterator<Item = Frontend>) -> ServiceTable {
+pub(crate) fn table(frontends: impl IntoIterator<Item = Frontend>) -> ServiceTable {
     ServiceTable::new(frontends.into_iter().collect(), NodeFacts::default(), NodeFacts::default())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// A backend for TCP and UDP on one port; ends with this value.
-pub(super) struct Server {
+pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     at: SocketAddr,
     threads: Vec<JoinHandle<()>>,
@@ -15,7 +15,7 @@ pub(super) struct Server {
 
 impl Server {
     /// Starts it in the network namespace of this thread.
-    pub(super) fn start(name: &'static str, at: &str) -> Self {
+    pub(crate) fn start(name: &'static str, at: &str) -> Self {
         let at: SocketAddr = at.parse().expect("an address with a port");
         let stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind(at).expect("the backend's port is free");

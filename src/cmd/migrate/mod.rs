@@ -84,10 +84,10 @@ fn session_options(globals: &Globals) -> SessionOptions {
 /// Why a time on the command line is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("give a whole number with a unit: 500ms, 10s, 2m, 1h")]
-struct NotATime;
+pub(super) struct NotATime;
 
 /// `500ms`, `10s`, `2m`.
-fn duration(text: &str) -> Result<Duration, NotATime> {
+pub(super) fn duration(text: &str) -> Result<Duration, NotATime> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).ok_or(NotATime)?;
     let (number, unit) = text.split_at(split);
     let scale = match unit {

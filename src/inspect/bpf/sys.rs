@@ -26,6 +26,7 @@ mod cmd {
     pub(super) const MAP_UPDATE_ELEM: i32 = 2;
     pub(super) const MAP_DELETE_ELEM: i32 = 3;
     pub(super) const MAP_GET_NEXT_KEY: i32 = 4;
+    pub(super) const OBJ_PIN: i32 = 6;
     pub(super) const OBJ_GET: i32 = 7;
     pub(super) const PROG_GET_NEXT_ID: i32 = 11;
     pub(super) const MAP_GET_NEXT_ID: i32 = 12;
@@ -70,18 +71,27 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_raw_fd()).expect("a borrowed descriptor is open, and so not negative")
 }
 
+#[repr(C)]
+struct PinAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
 /// Opens a pinned object.
 pub(crate) fn obj_get(path: &Path) -> io::Result<OwnedFd> {
-    #[repr(C)]
-    struct Attr {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr = Attr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
+    let mut attr = PinAttr { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags: 0 };
     // SAFETY: the path is a C string that outlives the call.
     unsafe { bpf(cmd::OBJ_GET, &mut attr) }.map(descriptor)
+}
+
+/// Pins an object.
+pub(crate) fn obj_pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = PinAttr { pathname: path.as_ptr() as u64, bpf_fd: raw(object), file_flags: 0 };
+    // SAFETY: the path is a C string that outlives the call.
+    unsafe { bpf(cmd::OBJ_PIN, &mut attr) }.map(drop)
 }
 
 /// The three kinds of objects that have ids.

@@ -19,8 +19,9 @@ pub(super) struct SliceIndex<'a> {
 
 impl<'a> SliceIndex<'a> {
     /// Leaves out slices with an ignore label, without a Service, and of the address type FQDN.
-    pub(super) fn new(slices: &'a [EndpointSlice], semantics: Semantics) -> Self {
-        let mut by_service: HashMap<_, Vec<_>> = HashMap::with_capacity(slices.len());
+    pub(super) fn new(slices: impl IntoIterator<Item = &'a EndpointSlice>, semantics: Semantics) -> Self {
+        let slices = slices.into_iter();
+        let mut by_service: HashMap<_, Vec<_>> = HashMap::with_capacity(slices.size_hint().0);
         for slice in slices {
             let labels = Labels::of(&slice.metadata);
             let family = match slice.address_type.as_str() {

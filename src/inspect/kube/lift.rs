@@ -1,7 +1,7 @@
 //! API objects → ServiceTable of one node, as kube-proxy would program it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -13,7 +13,7 @@ use super::notice::Notice;
 use super::objects::{Objects, names};
 use super::place::Place;
 use super::text::{parse_ip, parse_net};
-use crate::model::select::{PortPolicy, Selection, select};
+use crate::model::select::{Endpoint, PortPolicy, Selection, select};
 use crate::model::{
     BackendSelection, Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol,
     Semantics, ServiceName, ServiceTable,
@@ -82,19 +82,71 @@ pub fn lift(objects: &Objects, place: &Place, notices: &mut Vec<Notice>) -> Resu
     let mut frontends = Vec::with_capacity(objects.services.len() + objects.services.len() / 4);
     let mut health_checks: BTreeMap<u16, BTreeSet<ServiceName>> = BTreeMap::new();
     for service in &objects.services {
-        let Some(proxied) = Proxied::of(service, place)? else { continue };
-        if let Some(port) = proxied.health_check {
-            health_checks.entry(port).or_default().insert(proxied.name.clone());
-        } else if proxied.needs_health_check {
-            notices.push(Notice::NoHealthCheckPort { service: proxied.name.to_string() });
+        let Some(mut lifted) = lift_with(service, &slices, place, notices)? else { continue };
+        if let Some(port) = lifted.health_check {
+            health_checks.entry(port).or_default().insert(lifted.name);
         }
-        for family in Family::BOTH {
-            proxied.frontends(family, &slices, place, &mut frontends)?;
-        }
+        frontends.append(&mut lifted.frontends);
     }
     let mut table = ServiceTable::new(frontends, place.facts.v4.clone(), place.facts.v6.clone());
     table.health_checks = Some(health_checks);
     Ok(table)
+}
+
+/// What one Service makes a node do.
+#[derive(Clone, Debug)]
+pub struct LiftedService {
+    /// The Service.
+    pub name: ServiceName,
+    /// Its frontends, in both families.
+    pub frontends: Vec<Frontend>,
+    /// Its `healthCheckNodePort`, where one is served.
+    pub health_check: Option<u16>,
+    /// Its ports with all their endpoints, whichever of them the frontends use.
+    pub ports: Vec<LiftedPort>,
+}
+
+/// One port of a Service, in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiftedPort {
+    /// Where clients send to; a NodePort stands at the unspecified address of its family.
+    pub addresses: Vec<SocketAddr>,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The endpoints in the Service's EndpointSlices, in whatever condition.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The same for one Service alone, given its own EndpointSlices; `None` if kube-proxy leaves the Service alone.
+pub fn lift_service<'a>(
+    service: &Service,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    place: &Place,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<LiftedService>, FieldFault> {
+    lift_with(service, &SliceIndex::new(slices, place.semantics), place, notices)
+}
+
+fn lift_with(
+    service: &Service,
+    slices: &SliceIndex<'_>,
+    place: &Place,
+    notices: &mut Vec<Notice>,
+) -> Result<Option<LiftedService>, FieldFault> {
+    let Some(proxied) = Proxied::of(service, place)? else { return Ok(None) };
+    if proxied.needs_health_check && proxied.health_check.is_none() {
+        notices.push(Notice::NoHealthCheckPort { service: proxied.name.to_string() });
+    }
+    let mut lifted = LiftedService {
+        name: proxied.name.clone(),
+        frontends: Vec::new(),
+        health_check: proxied.health_check,
+        ports: Vec::new(),
+    };
+    for family in Family::BOTH {
+        proxied.frontends(family, slices, place, &mut lifted)?;
+    }
+    Ok(Some(lifted))
 }
 
 /// An address of the Service and the field it stands in.
@@ -251,8 +303,9 @@ impl<'a> Proxied<'a> {
         family: Family,
         slices: &SliceIndex<'_>,
         place: &Place,
-        out: &mut Vec<Frontend>,
+        lifted: &mut LiftedService,
     ) -> Result<(), FieldFault> {
+        let out = &mut lifted.frontends;
         if of_family(family, &self.cluster_ips).next().is_none() {
             return Ok(());
         }
@@ -271,6 +324,7 @@ impl<'a> Proxied<'a> {
             };
             let chosen = select(&endpoints, policy, place.semantics);
             let build = Build { proxied: self, port: &port, chosen: &chosen, place, family };
+            let first = out.len();
             for a in of_family(family, &self.cluster_ips) {
                 out.push(build.frontend(Exposure::ClusterIp, a.ip, port.number, &a.field));
             }
@@ -285,6 +339,8 @@ impl<'a> Proxied<'a> {
             if let Some(number) = port.on_nodes {
                 out.push(build.frontend(Exposure::NodePort, family.unspecified(), number, ""));
             }
+            let addresses = out[first..].iter().map(|f| SocketAddr::new(f.key.ip, f.key.port)).collect();
+            lifted.ports.push(LiftedPort { addresses, protocol: port.protocol, endpoints });
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub use config::{
     ClusterCidrs, ConfigError, ConfigSources, Conntrack, DetectLocal, NodePortAddress, ProxyConfig, ProxyMode, Setting,
     Source, Text,
 };
-pub use lift::{FieldFault, lift};
+pub use lift::{FieldFault, LiftedPort, LiftedService, lift, lift_service};
 pub use notice::{NameGuess, Notice};
 pub use objects::{Listed, ObjectRef, Objects, ObjectsError};
 pub use place::{PerFamily, Place};
@@ -184,8 +184,7 @@ pub fn read(raw: &Raw<'_>) -> Result<KubeState, KubeError> {
     let addresses = raw.addresses.map(addresses).transpose()?;
     let node_name = node_name(raw, &config, &objects, addresses.as_ref(), &mut notices)?;
     let node = objects.node(&node_name);
-    let semantics = semantics(&config, node, &mut notices);
-    let place = Place::new(node_name, node, addresses.as_ref(), &config, semantics, &mut notices);
+    let place = place(node_name, node, addresses.as_ref(), &config, &mut notices);
     let table = lift(&objects, &place, &mut notices)?;
     let local_addresses =
         addresses.or_else(|| node.map(|node| place::node_addresses(node).into_iter().collect())).unwrap_or_default();
@@ -235,6 +234,19 @@ fn node_name(
         (None, Some(host)) if objects.nodes.is_empty() => Ok(host.to_lowercase()),
         (None, _) => Err(KubeError::NameUnknown { nodes: names().collect() }),
     }
+}
+
+/// What the lift needs to know of a node: what its Node object, its interfaces' addresses and kube-proxy's configuration
+/// say together.
+pub fn place(
+    name: String,
+    node: Option<&k8s_openapi::api::core::v1::Node>,
+    addresses: Option<&BTreeSet<IpAddr>>,
+    config: &ProxyConfig,
+    notices: &mut Vec<Notice>,
+) -> Place {
+    let semantics = semantics(config, node, notices);
+    Place::new(name, node, addresses, config, semantics, notices)
 }
 
 fn semantics(

@@ -38,7 +38,7 @@ impl<T> PerFamily<T> {
 }
 
 /// What the lift needs to know of the node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Name of the Node, which endpoints carry as `nodeName`.
     pub name: String,

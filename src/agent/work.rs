@@ -1,0 +1,371 @@
+//! The worker: a thread that takes events in, keeps the maps true, and looks after the node now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Node;
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::watch;
+
+use super::Options;
+use super::addresses;
+use super::cluster::{Cluster, Event, Touched};
+use super::metrics::{label, seconds, set, unix_now};
+use super::servers::HealthChecks;
+use super::status::{Condition, HealthCheck, Shared};
+use super::table::LiveTable;
+use super::writer::{Repairs, Stance, Writer, Written};
+use crate::dataplane::Attachment;
+use crate::error::with_causes;
+use crate::inspect::kube::{LiftedPort, LiftedService, Place, place};
+use crate::model::{BackendState, Family, NodePortScope, Policy};
+
+/// The taint by which the cluster autoscaler announces that a node goes.
+const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// How long to wait before trying again what could not be done.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Most events taken in before the maps are written: a storm becomes few writes, and no write waits for its end.
+const AT_ONCE: usize = 20_000;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// The API server told something, at this moment.
+    Event(Event, Instant),
+    /// Finish what is under way, and end.
+    Stop,
+}
+
+/// The worker.
+pub(super) struct Worker {
+    options: Options,
+    shared: Arc<Shared>,
+    health_checks: watch::Sender<HealthChecks>,
+    cluster: Cluster,
+    table: LiveTable,
+    place: Option<Place>,
+    writer: Writer,
+    stance: Stance,
+    /// When the oldest event came that is not written.
+    oldest: Option<Instant>,
+    cleaner: Sender<Vec<LiftedPort>>,
+    /// Ports for the cleaner, once the maps have them.
+    disturbed: Vec<LiftedPort>,
+    /// When to try again what could not be written.
+    again: Option<Instant>,
+    /// Whether everything was written once.
+    filled: bool,
+    /// Whether everything was attached once.
+    attached: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        options: Options,
+        shared: Arc<Shared>,
+        health_checks: watch::Sender<HealthChecks>,
+        cleaner: Sender<Vec<LiftedPort>>,
+    ) -> Self {
+        let writer = Writer::new(options.paths.clone(), options.state_dir.clone(), options.sizes);
+        Self {
+            options,
+            shared,
+            health_checks,
+            cluster: Cluster::default(),
+            table: LiveTable::default(),
+            place: None,
+            writer,
+            stance: Stance::Migrating,
+            oldest: None,
+            cleaner,
+            disturbed: Vec::new(),
+            again: None,
+            filled: false,
+            attached: false,
+        }
+    }
+
+    /// Works until told to stop, or until nobody sends any more.
+    pub(super) fn run(mut self, tasks: &Receiver<Task>) {
+        match self.writer.serves_already() {
+            Ok(true) => {
+                tracing::info!("what an earlier kpx pinned serves; it is changed when all objects are known");
+                self.shared.serving();
+            }
+            Ok(false) => {}
+            Err(error) => self.shared.condition(Condition::Attach, Some(with_causes(&error))),
+        }
+        let mut look = Instant::now();
+        loop {
+            if look <= Instant::now() {
+                self.look_after();
+                look = Instant::now() + self.options.interval;
+            }
+            let until = self.again.unwrap_or(look).min(look);
+            let first = match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(task) => Some(task),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            for task in first.into_iter().chain(tasks.try_iter().take(AT_ONCE)) {
+                match task {
+                    Task::Event(event, when) => self.take_in(event, when),
+                    Task::Stop => return,
+                }
+            }
+            self.reconcile();
+        }
+    }
+
+    fn take_in(&mut self, event: Event, when: Instant) {
+        let metrics = &self.shared.metrics;
+        let counter = match &event {
+            Event::Service(change) if change.is_news() => Some(&metrics.service_changes),
+            Event::Slice(change) if change.is_news() => Some(&metrics.endpoint_changes),
+            _ => None,
+        };
+        counter.map(Counter::inc);
+        self.oldest.get_or_insert(when);
+        self.cluster.apply(event);
+    }
+
+    /// Brings the maps to what the objects say.
+    fn reconcile(&mut self) {
+        if !self.cluster.is_complete() {
+            return;
+        }
+        let started = Instant::now();
+        let touched = self.cluster.take_touched();
+        if touched != Touched::default() {
+            self.shared.metrics.last_queued.set(unix_now());
+        }
+        self.lift(touched);
+        self.tell_objects();
+        let partial = self.cluster.has_unknown_services() || !self.cluster.without_endpoints_known().is_empty();
+        if !partial {
+            self.writer.all_readable();
+        }
+        if self.writer.owes() {
+            self.shared.pending();
+            if !self.write(partial) {
+                self.again = Some(Instant::now() + AGAIN);
+                return;
+            }
+        }
+        self.again = None;
+        if !self.disturbed.is_empty() {
+            // A cleaner that has ended is no reason to stop writing.
+            let _ = self.cleaner.send(std::mem::take(&mut self.disturbed));
+        }
+        if let Some(oldest) = self.oldest.take() {
+            let (sync, total) = (started.elapsed(), oldest.elapsed());
+            self.shared.metrics.sync.observe(seconds(sync));
+            self.shared.metrics.event_to_map.observe(seconds(total));
+            self.shared.metrics.last_sync.set(unix_now());
+        }
+        self.shared.synced();
+    }
+
+    fn lift(&mut self, touched: Touched) {
+        let frozen = self.cluster.without_endpoints_known();
+        let mut names = touched.services;
+        if (touched.node || self.place.is_none()) && self.find_place() {
+            names.extend(self.cluster.services());
+            names.extend(self.table.services().map(|service| service.name.clone()));
+        }
+        let Some(place) = &self.place else { return };
+        if names.is_empty() {
+            return;
+        }
+        let lifted = self.table.lift(&names, &self.cluster, place, &frozen);
+        self.writer.owe(lifted.addresses);
+        self.disturbed.extend(lifted.disturbed);
+        self.tell_health_checks();
+    }
+
+    /// Looks at the node anew; whether anything is otherwise that the lift depends on.
+    fn find_place(&mut self) -> bool {
+        let node = self.cluster.node();
+        self.shared.node_leaves(node.is_some_and(leaves));
+        let local = match addresses::local() {
+            Ok(local) => Some(local),
+            Err(error) => {
+                tracing::warn!("the node's addresses: {}", with_causes(&error));
+                None
+            }
+        };
+        let mut notices = Vec::new();
+        let found = place(self.options.node_name.clone(), node, local.as_ref(), &self.options.config, &mut notices);
+        if self.place.as_ref() == Some(&found) {
+            return false;
+        }
+        for notice in &notices {
+            tracing::warn!("{notice}");
+        }
+        self.place = Some(found);
+        true
+    }
+
+    /// Writes what is owed; whether that was all.
+    fn write(&mut self, partial: bool) -> bool {
+        let Some(place) = &self.place else { return false };
+        let Some(turn) = self.writer.turn(&self.shared) else { return false };
+        let written = self.writer.write(&turn, &self.table, place, self.stance, partial, &self.shared);
+        if written == Written::All && !self.filled {
+            self.filled = true;
+            let (services, slices) = self.cluster.sizes();
+            tracing::info!(services, slices, "the maps have everything");
+            // What went on while nobody was looking is not known: all is looked through once.
+            self.disturbed = self.table.services().flat_map(|service| service.ports.iter().cloned()).collect();
+            self.attach(&turn);
+        }
+        written != Written::Later
+    }
+
+    fn attach(&mut self, turn: &crate::migrate::Lock) {
+        match self.writer.attach(turn, self.stance) {
+            Ok(repairs) => {
+                self.shared.condition(Condition::Attach, None);
+                self.tell_repairs(&repairs);
+                self.attached = true;
+                if self.writer.is_serving() {
+                    self.shared.serving();
+                }
+            }
+            Err(error) => self.shared.condition(Condition::Attach, Some(with_causes(&error))),
+        }
+    }
+}
+
+impl Worker {
+    /// What is done now and then.
+    fn look_after(&mut self) {
+        match self.writer.stance() {
+            Ok(stance) => self.stance = stance,
+            // Whoever cannot read the journal does not know that there is none.
+            Err(error) => {
+                self.stance = Stance::Migrating;
+                tracing::error!("the state directory: {}", with_causes(&error));
+            }
+        }
+        if !self.filled {
+            return;
+        }
+        if self.find_place() {
+            let everything = Touched { services: self.cluster.services().collect(), node: false };
+            self.lift(everything);
+        }
+        if let Some(turn) = self.writer.turn(&self.shared) {
+            self.attach(&turn);
+        }
+        self.measure();
+    }
+
+    /// What `/metrics` tells of the whole, which costs too much to count at each change.
+    fn measure(&self) {
+        let metrics = &self.shared.metrics;
+        let (services, slices) = self.cluster.sizes();
+        for (kind, count) in [("Service", services), ("EndpointSlice", slices)] {
+            set(&metrics.objects.get_or_create(&label("kind", kind)), count);
+        }
+        let mut without_local: BTreeMap<&str, usize> = BTreeMap::from([("internal", 0), ("external", 0)]);
+        let (mut here, mut elsewhere) = (0_usize, 0_usize);
+        for frontend in self.table.services().flat_map(|service| &service.frontends) {
+            let served = crate::dataplane::served(frontend).is_ok();
+            *(if served { &mut here } else { &mut elsewhere }) += 1;
+            if frontend.policy() == Policy::Local && frontend.local.is_empty() && !frontend.cluster.is_empty() {
+                let policy = if frontend.key.exposure.is_external() { "external" } else { "internal" };
+                *without_local.entry(policy).or_default() += 1;
+            }
+        }
+        for (policy, count) in without_local {
+            set(&metrics.no_local_endpoints.get_or_create(&label("traffic_policy", policy)), count);
+        }
+        set(&metrics.frontends.get_or_create(&label("by", "maps")), here);
+        set(&metrics.frontends.get_or_create(&label("by", "rules")), elsewhere);
+        if let Some(counters) = self.writer.dataplane().and_then(|dataplane| dataplane.counters().ok()) {
+            for (reason, count) in counters.reasons {
+                set(&metrics.packets.get_or_create(&label("reason", reason.name())), count);
+            }
+        }
+    }
+
+    /// What is put right at the first time was never otherwise.
+    fn tell_repairs(&self, repairs: &Repairs) {
+        let repaired = |kind: &str| {
+            self.shared.metrics.repairs.get_or_create(&label("kind", kind)).inc();
+        };
+        for path in &repairs.pins {
+            tracing::warn!("{} was gone and is pinned again", path.display());
+            repaired("pin");
+        }
+        if !self.attached {
+            return;
+        }
+        if let Some(found) = &repairs.attached {
+            let what = match found {
+                Attachment::Partly(missing) => missing.join(", "),
+                Attachment::Detached | Attachment::Attached => "every program".to_owned(),
+            };
+            tracing::warn!("{what} had been detached and is attached again");
+            repaired("attachment");
+        }
+        if let Some(mode) = repairs.mode {
+            tracing::warn!("the programs had been switched to {}: they serve again", mode.name());
+            repaired("mode");
+        }
+    }
+
+    fn tell_objects(&self) {
+        let unreadable = self.cluster.unreadable();
+        set(&self.shared.metrics.unreadable, unreadable.len());
+        let mut lines: Vec<String> = unreadable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        lines.extend(self.table.faults().values().cloned());
+        let frozen = self.cluster.without_endpoints_known();
+        lines.extend(
+            frozen.iter().map(|service| format!("Service {service} stays as it is: not all its endpoints are known")),
+        );
+        self.shared.condition(Condition::Objects, (!lines.is_empty()).then(|| lines.join("; ")));
+    }
+
+    fn tell_health_checks(&self) {
+        let Some(place) = &self.place else { return };
+        let addresses = Family::BOTH.iter().map(|family| match &place.facts.of(*family).node_ports {
+            NodePortScope::Addresses(list) => list.iter().copied().collect(),
+            NodePortScope::All { .. } | NodePortScope::Unknown => Vec::new(),
+        });
+        let addresses: Vec<Vec<IpAddr>> = addresses.collect();
+        let everywhere = addresses.iter().any(Vec::is_empty);
+        let checks = HealthChecks {
+            ports: self.table.health_checks().map(|(port, service)| (port, health_check(service))).collect(),
+            addresses: if everywhere { Vec::new() } else { addresses.concat() },
+        };
+        self.health_checks.send_if_modified(|current| {
+            let changed = *current != checks;
+            *current = checks;
+            changed
+        });
+    }
+}
+
+/// Whether a Node is about to go.
+fn leaves(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    node.metadata.deletion_timestamp.is_some() || taints.iter().any(|taint| taint.key == TO_BE_DELETED)
+}
+
+fn health_check(service: &LiftedService) -> HealthCheck {
+    let ready = |family: Family| {
+        let external =
+            service.frontends.iter().filter(|f| f.key.exposure.is_external() && Family::of(f.key.ip) == family);
+        let local = external.flat_map(|f| &f.local).filter(|b| b.state == Some(BackendState::Ready));
+        local.map(|backend| backend.ip).collect::<BTreeSet<_>>().len()
+    };
+    let local_endpoints = Family::BOTH.into_iter().map(ready).max().unwrap_or(0);
+    HealthCheck { service: service.name.clone(), local_endpoints }
+}

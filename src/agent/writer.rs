@@ -1,0 +1,285 @@
+//! Writes the table into the maps: what is owed, no more, and only when it is this process's turn.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::status::{Condition, Shared};
+use super::table::{Address, LiveTable};
+use crate::dataplane::{Attachment, Capacity, Dataplane, DataplaneError, Keeper, Mode, Paths, served};
+use crate::error::with_causes;
+use crate::inspect::kube::Place;
+use crate::migrate::{Holder, Lock, Store, StoreError};
+use crate::model::{Exposure, Frontend, FrontendKey};
+
+/// The dataplane, and what it does not have yet.
+#[derive(Debug)]
+pub(super) struct Writer {
+    paths: Paths,
+    store: Store,
+    sizes: Sizes,
+    dataplane: Option<Dataplane>,
+    keeper: Option<Keeper>,
+    /// This process, as it last held the lock: if another did since, the maps may be otherwise than remembered.
+    last: Option<Holder>,
+    /// Addresses that the maps may have otherwise than the table.
+    owed: BTreeSet<Address>,
+    /// Whether the maps may have anything otherwise than the table.
+    all_owed: bool,
+    /// Whether something was left in that may have to go, since not every object could be read.
+    held_back: bool,
+}
+
+/// Sizes of maps that the operator chose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    /// Frontends.
+    pub frontends: Option<u32>,
+    /// Backends.
+    pub backends: Option<u32>,
+    /// Slots.
+    pub slots: Option<u32>,
+}
+
+/// Who decides what is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stance {
+    /// Nobody else: all is attached.
+    Alone,
+    /// A migration is under way or in force: what it has attached is kept attached, no more.
+    Migrating,
+}
+
+/// What became of an attempt to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// The maps have everything.
+    All,
+    /// There are no maps to write, and it is not for the agent to make them.
+    Nothing,
+    /// Something is still owed.
+    Later,
+}
+
+/// What was found otherwise than it should be, and put right.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    /// Pins that were gone.
+    pub(super) pins: Vec<PathBuf>,
+    /// What was attached, where that was not all.
+    pub(super) attached: Option<Attachment>,
+    /// The mode, where it was not to serve.
+    pub(super) mode: Option<Mode>,
+}
+
+impl Writer {
+    pub(super) fn new(paths: Paths, state_dir: PathBuf, sizes: Sizes) -> Self {
+        Self {
+            paths,
+            store: Store::new(state_dir),
+            sizes,
+            dataplane: None,
+            keeper: None,
+            last: None,
+            owed: BTreeSet::new(),
+            all_owed: true,
+            held_back: false,
+        }
+    }
+
+    /// The dataplane, if there is one.
+    pub(super) const fn dataplane(&self) -> Option<&Dataplane> {
+        self.dataplane.as_ref()
+    }
+
+    /// Whether an earlier kpx's dataplane serves.
+    pub(super) fn serves_already(&self) -> Result<bool, DataplaneError> {
+        let Some(found) = Dataplane::adopt(&self.paths)? else { return Ok(false) };
+        Ok(found.mode()? == Mode::Active && found.attachment()? == Attachment::Attached)
+    }
+
+    /// Who decides what is attached.
+    pub(super) fn stance(&self) -> Result<Stance, StoreError> {
+        Ok(if self.store.current()?.is_some() { Stance::Migrating } else { Stance::Alone })
+    }
+
+    /// The table may be otherwise at these addresses.
+    pub(super) fn owe(&mut self, addresses: BTreeSet<Address>) {
+        self.owed.extend(addresses);
+    }
+
+    /// Every object can be read: what was left in for the sake of one may go.
+    pub(super) const fn all_readable(&mut self) {
+        self.all_owed |= self.held_back;
+    }
+
+    /// Whether there is something to write.
+    pub(super) fn owes(&self) -> bool {
+        self.all_owed || !self.owed.is_empty()
+    }
+
+    /// Takes the turn; `None` while another kpx changes the node.
+    pub(super) fn turn(&mut self, shared: &Shared) -> Option<Lock> {
+        match self.store.lock(Duration::ZERO) {
+            Ok(lock) => {
+                if self.last.is_none() || lock.previous() != self.last.as_ref() {
+                    self.dataplane = None;
+                    self.keeper = None;
+                    self.all_owed = true;
+                }
+                self.last = Some(lock.holder().clone());
+                shared.condition(Condition::Locked, None);
+                Some(lock)
+            }
+            Err(error) => {
+                shared.condition(Condition::Locked, Some(with_causes(&error)));
+                None
+            }
+        }
+    }
+
+    /// Writes what is owed. `partial` says that there are objects which nobody could ever read: then nothing is taken out
+    /// that may be theirs.
+    pub(super) fn write(
+        &mut self,
+        _turn: &Lock,
+        table: &LiveTable,
+        place: &Place,
+        stance: Stance,
+        partial: bool,
+        shared: &Shared,
+    ) -> Written {
+        if self.dataplane.is_none() {
+            match self.open(table, place, stance) {
+                Ok(Some(dataplane)) => self.dataplane = Some(dataplane),
+                Ok(None) => return Written::Nothing,
+                Err(error) => return failed(&error, shared),
+            }
+        }
+        let Some(dataplane) = &mut self.dataplane else { return Written::Nothing };
+        let result = if self.all_owed {
+            fill(dataplane, table, place, partial)
+        } else {
+            update(dataplane, table, self.owed.iter())
+        };
+        match result {
+            Ok(()) => {
+                self.held_back = partial && (self.held_back || self.all_owed);
+                self.owed.clear();
+                self.all_owed = false;
+                shared.condition(Condition::MapFull, None);
+                shared.condition(Condition::MapWrite, None);
+                Written::All
+            }
+            Err(error) => {
+                self.write_singly(table);
+                failed(&error, shared)
+            }
+        }
+    }
+
+    /// Where all together do not fit, some may: no Service waits for another one's room.
+    fn write_singly(&mut self, table: &LiveTable) {
+        let Some(dataplane) = &mut self.dataplane else { return };
+        let (gone, wanted): (Vec<Address>, Vec<Address>) =
+            self.owed.iter().copied().partition(|address| table.at(address).is_none());
+        for address in gone.into_iter().chain(wanted) {
+            if update(dataplane, table, std::iter::once(&address)).is_ok() {
+                self.owed.remove(&address);
+            }
+        }
+    }
+
+    fn open(&self, table: &LiveTable, place: &Place, stance: Stance) -> Result<Option<Dataplane>, DataplaneError> {
+        if stance == Stance::Migrating {
+            return Dataplane::adopt(&self.paths);
+        }
+        let computed = Capacity::for_table(&table.table(place));
+        let capacity = Capacity {
+            frontends: self.sizes.frontends.unwrap_or(computed.frontends),
+            backends: self.sizes.backends.unwrap_or(computed.backends),
+            slots: self.sizes.slots.unwrap_or(computed.slots),
+            ..computed
+        };
+        Dataplane::install(&self.paths, &capacity).map(Some)
+    }
+
+    /// Attaches what is to be attached and lets it serve; what was pinned or attached before and is no longer, is so again.
+    pub(super) fn attach(&mut self, _turn: &Lock, stance: Stance) -> Result<Repairs, DataplaneError> {
+        let mut repairs = Repairs::default();
+        let Some(dataplane) = &mut self.dataplane else { return Ok(repairs) };
+        match &self.keeper {
+            Some(keeper) => repairs.pins = keeper.restore(&self.paths)?,
+            None => self.keeper = Some(Keeper::hold(&self.paths)?),
+        }
+        let (attachment, mode) = (dataplane.attachment()?, dataplane.mode()?);
+        let wanted = match stance {
+            Stance::Alone => attachment != Attachment::Attached,
+            Stance::Migrating => matches!(attachment, Attachment::Partly(_)) && mode == Mode::Active,
+        };
+        if wanted {
+            dataplane.attach()?;
+            repairs.attached = Some(attachment);
+        }
+        if stance == Stance::Alone && mode != Mode::Active {
+            dataplane.set_mode(Mode::Active)?;
+            repairs.mode = Some(mode);
+        }
+        Ok(repairs)
+    }
+
+    /// Whether Services are served now.
+    pub(super) fn is_serving(&self) -> bool {
+        let Some(dataplane) = &self.dataplane else { return false };
+        matches!((dataplane.mode(), dataplane.attachment()), (Ok(Mode::Active), Ok(Attachment::Attached)))
+    }
+}
+
+fn fill(dataplane: &mut Dataplane, table: &LiveTable, place: &Place, partial: bool) -> Result<(), DataplaneError> {
+    let table = table.table(place);
+    if partial {
+        let served: Vec<Frontend> = table.frontends().iter().filter(|f| served(f).is_ok()).cloned().collect();
+        dataplane.update(&served, &[])?;
+    } else {
+        dataplane.fill(&table)?;
+    }
+    Ok(())
+}
+
+fn update<'a>(
+    dataplane: &mut Dataplane,
+    table: &LiveTable,
+    addresses: impl Iterator<Item = &'a Address>,
+) -> Result<(), DataplaneError> {
+    let mut services = BTreeSet::new();
+    let mut removed = Vec::new();
+    for address in addresses {
+        match table.at(address) {
+            Some(frontend) => services.extend(frontend.service.as_ref()),
+            None => removed.push(key(address)),
+        }
+    }
+    // What belongs together is given together: the frontends of a Service port share its numbers.
+    let frontends = services.into_iter().flat_map(|service| table.of(service));
+    let (changed, left): (Vec<&Frontend>, Vec<&Frontend>) = frontends.partition(|frontend| served(frontend).is_ok());
+    removed.extend(left.into_iter().map(|frontend| key(&frontend.key.address())));
+    let changed: Vec<Frontend> = changed.into_iter().cloned().collect();
+    dataplane.update(&changed, &removed)?;
+    Ok(())
+}
+
+/// The key of whatever is at an address: the maps do not tell exposures apart.
+const fn key(&(ip, port, protocol): &Address) -> FrontendKey {
+    FrontendKey { ip, port, protocol, exposure: Exposure::ClusterIp }
+}
+
+fn failed(error: &DataplaneError, shared: &Shared) -> Written {
+    let (condition, map) = match error {
+        DataplaneError::Full(full) => (Condition::MapFull, full.map),
+        DataplaneError::Map { map, .. } => (Condition::MapWrite, *map),
+        _ => (Condition::MapWrite, ""),
+    };
+    shared.condition(condition, Some(with_causes(error)));
+    shared.metrics.write_failures.get_or_create(&super::metrics::label("map", map)).inc();
+    Written::Later
+}

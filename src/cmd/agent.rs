@@ -1,0 +1,138 @@
+//! `kpx agent`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Context, migrate::duration};
+use crate::agent::{self, Options, Sizes};
+use crate::dataplane::Paths;
+use crate::inspect::kube::{ConfigError, ConfigSources, KubeError, ProxyConfig, Text};
+use crate::ui::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  Serve this node's Services, as kube-proxy was configured to
+    $ kpx agent -v --proxy-config /var/lib/kube-proxy/config.conf
+
+  From outside the cluster, with other ports than a kube-proxy that still runs
+    $ kpx agent -v --kubeconfig admin.conf --node-name node-a \\
+        --health-address 0.0.0.0:11256 --metrics-address 127.0.0.1:11249
+
+What is served goes on when the agent ends, and the next agent takes it up as it is. While a migration is open in
+--state-dir, the agent keeps the maps true and attached what is attached, and leaves all else to kpx migrate.";
+
+/// Arguments of `kpx agent`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Args {
+    /// kube-proxy's configuration: a KubeProxyConfiguration, or the folder where its ConfigMap is mounted
+    #[arg(long, value_name = "FILE|DIR")]
+    proxy_config: Option<PathBuf>,
+    /// Where to answer /healthz and /livez
+    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:10256")]
+    health_address: SocketAddr,
+    /// Where to answer /metrics and /proxyMode
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
+    metrics_address: SocketAddr,
+    /// How often to look after what is attached, and repair it
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    interval: Duration,
+    /// Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots
+    #[arg(long, value_name = "NAME=N", value_parser = map_size)]
+    map_size: Vec<MapSize>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum MapSize {
+    Frontends(u32),
+    Backends(u32),
+    Slots(u32),
+}
+
+/// The text is no size of a map.
+#[derive(Debug, thiserror::Error)]
+#[error("give frontends, backends or slots and a number: backends=65536")]
+struct NoSize;
+
+fn map_size(text: &str) -> Result<MapSize, NoSize> {
+    let (name, number) = text.split_once('=').ok_or(NoSize)?;
+    let number = number.parse().ok().filter(|number| *number > 0).ok_or(NoSize)?;
+    match name {
+        "frontends" => Ok(MapSize::Frontends(number)),
+        "backends" => Ok(MapSize::Backends(number)),
+        "slots" => Ok(MapSize::Slots(number)),
+        _ => Err(NoSize),
+    }
+}
+
+pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
+    let globals = &context.globals;
+    if globals.from.is_some() || globals.services_from.is_some() {
+        return Err(Failure::usage("the agent serves a live node: leave out --from and --services-from"));
+    }
+    let config = config(args, &globals.kube_proxy_flag)?;
+    let node_name = match (&globals.node_name, &config.hostname_override.value) {
+        (Some(name), _) => name.to_lowercase(),
+        (None, Some(name)) => name.clone(),
+        (None, None) => context.node()?.node_name().to_lowercase(),
+    };
+    let mut sizes = Sizes::default();
+    for size in &args.map_size {
+        match *size {
+            MapSize::Frontends(n) => sizes.frontends = Some(n),
+            MapSize::Backends(n) => sizes.backends = Some(n),
+            MapSize::Slots(n) => sizes.slots = Some(n),
+        }
+    }
+    agent::run(Options {
+        paths: Paths { pins: globals.bpffs.clone(), cgroup: globals.cgroup()? },
+        state_dir: globals.state_dir.clone(),
+        node_name,
+        config,
+        sizes,
+        interval: args.interval,
+        health: args.health_address,
+        metrics: args.metrics_address,
+        kubeconfig: globals.kubeconfig.clone(),
+        context: globals.context.clone(),
+    })?;
+    Ok(Exit::Fine)
+}
+
+fn config(args: &Args, flags: &[(String, String)]) -> Result<ProxyConfig, Failure> {
+    let file = match &args.proxy_config {
+        Some(path) if path.is_dir() => mounted(path).map_err(ConfigFile)?,
+        Some(path) => Some((fs_err::read(path).map_err(ConfigFile)?, path.display().to_string())),
+        None => None,
+    };
+    let config_map = file.as_ref().map(|(bytes, place)| Text { bytes, place });
+    let (config, notices) = ProxyConfig::read(&ConfigSources { config_map, flags, ..ConfigSources::default() })
+        .map_err(|error: ConfigError| KubeError::from(error))?;
+    for notice in &notices {
+        tracing::warn!("{notice}");
+    }
+    Ok(config)
+}
+
+/// The configuration among the keys of a mounted ConfigMap, if it has one: `config.conf` with kubeadm, `config` on EKS.
+fn mounted(folder: &Path) -> std::io::Result<Option<(Vec<u8>, String)>> {
+    for entry in fs_err::read_dir(folder)? {
+        let path = entry?.path();
+        if !path.is_file() {
+            continue;
+        }
+        let bytes = fs_err::read(&path)?;
+        if memchr::memmem::find(&bytes, b"KubeProxyConfiguration").is_some() {
+            return Ok(Some((bytes, path.display().to_string())));
+        }
+    }
+    Ok(None)
+}
+
+/// The configuration cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read kube-proxy's configuration")]
+struct ConfigFile(#[source] std::io::Error);
+
+impl crate::error::Hinted for ConfigFile {}

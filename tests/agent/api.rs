@@ -1,0 +1,286 @@
+//! An API server: lists and watches over objects that a test changes, and everything that can go wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+type Body = BoxBody<Bytes, Infallible>;
+type Watcher = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
+
+/// Path, kind and API version of what is served.
+const KINDS: [(&str, &str, &str); 4] = [
+    ("/api/v1/services", "Service", "v1"),
+    ("/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice", "discovery.k8s.io/v1"),
+    ("/api/v1/nodes", "Node", "v1"),
+    ("/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR", "networking.k8s.io/v1"),
+];
+
+#[derive(Default)]
+struct State {
+    version: u64,
+    /// By kind and `namespace/name`.
+    objects: BTreeMap<(&'static str, String), Value>,
+    /// Version, kind, event.
+    history: Vec<(u64, &'static str, Value)>,
+    /// Watches may begin no earlier.
+    oldest: u64,
+    watchers: Vec<(&'static str, Watcher)>,
+    /// Kinds that are answered with this status.
+    refused: BTreeMap<&'static str, u16>,
+    /// Verb and path of each request.
+    requests: BTreeSet<(&'static str, &'static str)>,
+    /// Paths that are not served.
+    strangers: Vec<String>,
+    lists: usize,
+}
+
+/// The server. Its thread ends with the process.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Api {
+    /// Starts it in the network namespace of this thread.
+    pub(crate) fn start() -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address is free");
+        listener.set_nonblocking(true).expect("it can be");
+        let api = Self { address: listener.local_addr().expect("it is bound"), state: Arc::default() };
+        let state = Arc::clone(&api.state);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
+                loop {
+                    let Ok((stream, _)) = listener.accept().await else { continue };
+                    let state = Arc::clone(&state);
+                    tokio::spawn(async move {
+                        let service = service_fn(move |request| {
+                            let answer = answer(&request, &mut state.lock().expect("no test panics in here"));
+                            async { Ok::<_, Infallible>(answer) }
+                        });
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    });
+                }
+            });
+        });
+        api
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics in here")
+    }
+
+    /// Adds or changes an object, as given but for its version.
+    pub(crate) fn put(&self, object: Value) {
+        let kind = KINDS.iter().find(|(_, kind, _)| object["kind"] == *kind).expect("a kind that is served").1;
+        self.state().put(kind, object);
+    }
+
+    /// Deletes an object.
+    pub(crate) fn delete(&self, kind: &'static str, name: &str) {
+        let mut state = self.state();
+        let mut object = state.objects.remove(&(kind, name.to_owned())).expect("it is there");
+        let version = state.next();
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        state.tell(kind, "DELETED", object);
+    }
+
+    /// Sends an event that no change is behind.
+    pub(crate) fn tell(&self, kind: &'static str, event: &str, object: Value) {
+        self.state().send(kind, &json!({ "type": event, "object": object }));
+    }
+
+    /// An object as it is now.
+    pub(crate) fn get(&self, kind: &'static str, name: &str) -> Value {
+        self.state().objects[&(kind, name.to_owned())].clone()
+    }
+
+    /// Breaks all watches off in the middle.
+    pub(crate) fn cut(&self) {
+        self.state().watchers.clear();
+    }
+
+    /// Forgets the history: watches that go on from before are told 410.
+    pub(crate) fn compact(&self) {
+        let mut state = self.state();
+        state.oldest = state.next();
+        state.history.clear();
+    }
+
+    /// Answers requests for a kind with an error status; 0: as usual.
+    pub(crate) fn refuse(&self, kind: &'static str, status: u16) {
+        let mut state = self.state();
+        if status == 0 {
+            state.refused.remove(kind);
+        } else {
+            state.refused.insert(kind, status);
+        }
+    }
+
+    /// The same for all kinds, and no watch goes on.
+    pub(crate) fn refuse_all(&self, status: u16) {
+        KINDS.iter().for_each(|(_, kind, _)| self.refuse(kind, status));
+        self.cut();
+    }
+
+    /// Verb and path of all requests so far.
+    pub(crate) fn requests(&self) -> BTreeSet<(&'static str, &'static str)> {
+        self.state().requests.clone()
+    }
+
+    /// Paths that were asked for and are not served.
+    pub(crate) fn strangers(&self) -> Vec<String> {
+        self.state().strangers.clone()
+    }
+
+    /// How many lists were asked for.
+    pub(crate) fn lists(&self) -> usize {
+        self.state().lists
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.version += 1;
+        self.version
+    }
+
+    fn put(&mut self, kind: &'static str, mut object: Value) {
+        let version = self.next();
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let name = |key: &str| object["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (name("namespace"), name("name"));
+        let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
+        let known = self.objects.insert((kind, name), object.clone()).is_some();
+        self.tell(kind, if known { "MODIFIED" } else { "ADDED" }, object);
+    }
+
+    fn tell(&mut self, kind: &'static str, event: &str, object: Value) {
+        let event = json!({ "type": event, "object": object });
+        self.history.push((self.version, kind, event.clone()));
+        self.send(kind, &event);
+    }
+
+    fn send(&mut self, kind: &'static str, event: &Value) {
+        self.watchers.retain(|(of, watcher)| *of != kind || watcher.send(Ok(line(event))).is_ok());
+    }
+}
+
+fn line(event: &Value) -> Frame<Bytes> {
+    Frame::data(Bytes::from(format!("{event}\n")))
+}
+
+fn whole(status: u16, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())).boxed());
+    *response.status_mut() = status.try_into().expect("a status");
+    response
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": reason, "reason": reason, "code": code })
+}
+
+fn answer(request: &Request<Incoming>, state: &mut State) -> Response<Body> {
+    let Some((path, kind, api)) = KINDS.into_iter().find(|(path, _, _)| request.uri().path() == *path) else {
+        state.strangers.push(request.uri().path().to_owned());
+        return whole(404, &failure(404, "NotFound"));
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let watch = parameter("watch") == Some("true");
+    state.requests.insert((if watch { "watch" } else { "list" }, path));
+    if let Some(code) = state.refused.get(kind) {
+        return whole(*code, &failure(*code, "Refused"));
+    }
+    if !watch {
+        state.lists += 1;
+        let named = parameter("fieldSelector").and_then(|fields| fields.strip_prefix("metadata.name%3D"));
+        let of_kind = state.objects.iter().filter(|((of, name), _)| *of == kind && named.is_none_or(|n| n == name));
+        let items: Vec<&Value> = of_kind.map(|(_, object)| object).collect();
+        let version = state.version.to_string();
+        let list = json!({ "kind": format!("{kind}List"), "apiVersion": api, "metadata": { "resourceVersion": version }, "items": items });
+        return whole(200, &list);
+    }
+    let since: u64 = parameter("resourceVersion").and_then(|version| version.parse().ok()).expect("a version");
+    let (sender, receiver) = mpsc::unbounded_channel();
+    if since < state.oldest {
+        let gone = json!({ "type": "ERROR", "object": failure(410, "Expired") });
+        sender.send(Ok(line(&gone))).expect("somebody listens");
+    } else {
+        let bookmark =
+            json!({ "kind": kind, "apiVersion": api, "metadata": { "resourceVersion": state.version.to_string() } });
+        for (_, _, event) in state.history.iter().filter(|(version, of, _)| *version > since && *of == kind) {
+            sender.send(Ok(line(event))).expect("somebody listens");
+        }
+        sender.send(Ok(line(&json!({ "type": "BOOKMARK", "object": bookmark })))).expect("somebody listens");
+        state.watchers.push((kind, sender));
+    }
+    Response::new(StreamBody::new(Receiver(receiver)).boxed())
+}
+
+/// The events of one watch, as a stream.
+struct Receiver(mpsc::UnboundedReceiver<Result<Frame<Bytes>, Infallible>>);
+
+impl futures_util::Stream for Receiver {
+    type Item = Result<Frame<Bytes>, Infallible>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// A Service with one port.
+pub(crate) fn service(name: &str, cluster_ip: &str, port: u16, protocol: &str) -> Value {
+    json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": { "namespace": "ns", "name": name, "uid": format!("uid-{name}") },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": cluster_ip, "clusterIPs": [cluster_ip],
+            "ports": [{ "name": "p", "port": port, "protocol": protocol }],
+        },
+    })
+}
+
+/// An EndpointSlice of a Service; endpoints are `address` or `address@node`, all with one port.
+pub(crate) fn slice(service: &str, name: &str, port: u16, protocol: &str, endpoints: &[&str]) -> Value {
+    let endpoint = |text: &&str| {
+        let (address, node) = text.split_once('@').unwrap_or((text, "elsewhere"));
+        json!({ "addresses": [address], "nodeName": node, "conditions": { "ready": true, "serving": true, "terminating": false } })
+    };
+    json!({
+        "kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+        "metadata": {
+            "namespace": "ns", "name": name, "uid": format!("uid-{name}"),
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "p", "port": port, "protocol": protocol }],
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    })
+}
+
+/// The Node of the tests.
+pub(crate) fn node() -> Value {
+    json!({
+        "kind": "Node", "apiVersion": "v1",
+        "metadata": { "name": "node-a", "uid": "uid-node-a", "labels": { "topology.kubernetes.io/zone": "z1" } },
+        "spec": {},
+        "status": { "addresses": [{ "type": "InternalIP", "address": "10.2.0.1" }] },
+    })
+}

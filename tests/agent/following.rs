@@ -1,0 +1,173 @@
+//! The maps follow the objects, whatever becomes of the API server and of the agent.
+
+use serde_json::json;
+
+use super::api::{service, slice};
+use super::rig::{Rig, health};
+use crate::dataplane::ground::Ground;
+use crate::dataplane::server::Server;
+
+const WEB: &str = "10.96.0.10:80";
+
+/// A Service with a backend at 127.0.0.1:8080.
+fn with_web(rig: &Rig<'_>) {
+    rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+    rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1"]));
+}
+
+fn addresses(list: &[&str]) -> Vec<std::net::SocketAddr> {
+    list.iter().map(|text| text.parse().expect("an address")).collect()
+}
+
+#[test]
+fn endpoints_that_change_are_followed() {
+    Ground::with(|ground| {
+        let (_a, _b) = (Server::start("a", "127.0.0.1:8080"), Server::start("b", "127.0.0.2:8080"));
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        let agent = rig.start();
+        rig.until_healthy();
+        let mut client = ground.agent();
+        assert!(client.ask(format!("tcp {WEB}")).contains(" a "));
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.2"]));
+        rig.until("the other backend", || rig.backends() == addresses(&["127.0.0.2:8080"]));
+        assert!(client.ask(format!("tcp {WEB}")).contains(" b "));
+        // A second slice adds, a Service that goes takes its backends along.
+        rig.api.put(slice("web", "web-2", 8080, "TCP", &["127.0.0.1"]));
+        rig.until("both backends", || rig.backends().len() == 2);
+        rig.api.delete("Service", "ns/web");
+        rig.until("no backend", || rig.backends().is_empty());
+        assert!(rig.dump("kpx_index").is_empty());
+        // What was served stays served without an agent.
+        rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+        rig.until("both backends", || rig.backends().len() == 2);
+        assert_eq!(agent.terminate(), Some(0));
+        assert!(client.ask(format!("tcp {WEB}")).starts_with("ok peer=10.96.0.10:80"));
+    });
+}
+
+#[test]
+fn nothing_is_written_before_every_list_is_complete() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        rig.api.refuse("EndpointSlice", 500);
+        let _agent = rig.start();
+        rig.until("the Services were asked for", || rig.api.requests().contains(&("watch", "/api/v1/services")));
+        rig.until("the refusal is told", || {
+            health("/healthz").is_some_and(|(_, body)| body["conditions"]["ApiServer"].is_string())
+        });
+        let (status, body) = health("/healthz").expect("an answer");
+        assert_eq!((status, &body["healthy"], &body["lastUpdated"]), (503, &json!(false), &json!(null)));
+        assert_eq!(health("/livez").expect("an answer").0, 200, "restarting it would not help");
+        assert!(!ground.paths.pins.exists(), "nothing was pinned");
+        rig.api.refuse("EndpointSlice", 0);
+        rig.until_healthy();
+        assert_eq!(rig.backends(), addresses(&["127.0.0.1:8080"]));
+    });
+}
+
+#[test]
+fn a_killed_agent_leaves_everything_and_the_next_one_takes_it_up() {
+    Ground::with(|ground| {
+        let _a = Server::start("a", "127.0.0.1:8080");
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        rig.api.put(service("other", "10.96.0.11", 80, "TCP"));
+        rig.api.put(slice("other", "other-1", 8080, "TCP", &["127.0.0.3"]));
+        let agent = rig.start();
+        rig.until_healthy();
+        let before = rig.dump("kpx_backends");
+        agent.kill();
+        let mut client = ground.agent();
+        assert!(client.ask(format!("tcp {WEB}")).contains(" a "), "it serves on");
+        // The API server is away: the next agent has nothing to say, so it changes nothing.
+        rig.api.refuse_all(500);
+        rig.api.delete("Service", "ns/other");
+        let _agent = rig.start();
+        rig.until("the refusals are told", || {
+            health("/healthz").is_some_and(|(_, body)| body["conditions"]["ApiServer"].is_string())
+        });
+        // What the first agent wrote serves.
+        rig.until_healthy();
+        assert_eq!(rig.dump("kpx_backends"), before);
+        rig.api.refuse_all(0);
+        rig.until("the deletion is seen", || rig.backends() == addresses(&["127.0.0.1:8080"]));
+        let kept = |dump: &[serde_json::Value]| {
+            dump.iter()
+                .filter(|e| e["formatted"]["value"]["state"] == 1)
+                .map(|e| e["key"].to_string())
+                .collect::<Vec<_>>()
+        };
+        let ids = kept(&rig.dump("kpx_backends"));
+        assert!(ids.len() == 1 && kept(&before).contains(&ids[0]), "the backend keeps its id");
+        assert!(client.ask(format!("tcp {WEB}")).contains(" a "));
+    });
+}
+
+#[test]
+fn watches_that_break_off_or_expire_lose_nothing() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        let _agent = rig.start();
+        rig.until_healthy();
+        rig.api.cut();
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.4"]));
+        rig.until("the change behind a broken watch", || rig.backends() == addresses(&["127.0.0.4:8080"]));
+        // 410: what was deleted meanwhile is known by its absence from the new list.
+        rig.api.put(slice("web", "web-2", 8080, "TCP", &["127.0.0.5"]));
+        rig.until("a second slice", || rig.backends().len() == 2);
+        let lists = rig.api.lists();
+        rig.api.delete("EndpointSlice", "ns/web-1");
+        rig.api.compact();
+        rig.api.cut();
+        rig.until("the deletion behind an expired watch", || rig.backends() == addresses(&["127.0.0.5:8080"]));
+        assert!(rig.api.lists() > lists);
+        // Late and repeated events are no news.
+        let mut late = slice("web", "web-2", 8080, "TCP", &["127.0.0.6"]);
+        late["metadata"]["resourceVersion"] = json!("1");
+        rig.api.tell("EndpointSlice", "MODIFIED", late);
+        rig.api.tell("EndpointSlice", "MODIFIED", rig.api.get("EndpointSlice", "ns/web-2"));
+        rig.api.put(service("last", "10.96.0.12", 80, "TCP"));
+        rig.until("the event after them", || rig.dump("kpx_index").len() == 2);
+        assert_eq!(rig.backends(), addresses(&["127.0.0.5:8080"]));
+    });
+}
+
+#[test]
+fn objects_that_cannot_be_read_stay_as_they_were_and_are_named() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        let agent = rig.start();
+        rig.until_healthy();
+        let told = |name: &str| {
+            rig.until(name, || {
+                let health = health("/healthz");
+                health.is_some_and(|(_, body)| body["conditions"]["Objects"].as_str().is_some_and(|t| t.contains(name)))
+            });
+        };
+        // Of a wrong type: a list of endpoints that is none.
+        let mut broken = slice("web", "web-1", 8080, "TCP", &["127.0.0.7"]);
+        broken["endpoints"] = json!("none");
+        rig.api.put(broken);
+        told("EndpointSlice ns/web-1");
+        // Of the right type, with a value that cannot be.
+        rig.api.put(service("bad", "10.96.0.300", 80, "TCP"));
+        told("Service ns/bad");
+        assert_eq!(rig.backends(), addresses(&["127.0.0.1:8080"]));
+        // An agent that never saw them whole does not take out what may be theirs.
+        agent.kill();
+        let _agent = rig.start();
+        told("EndpointSlice ns/web-1");
+        rig.api.put(service("new", "10.96.0.13", 80, "TCP"));
+        rig.until("the others are served", || rig.dump("kpx_index").len() == 2);
+        assert_eq!(rig.backends(), addresses(&["127.0.0.1:8080"]));
+        // Mended, all is as it should be.
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.8"]));
+        rig.api.delete("Service", "ns/bad");
+        rig.until("the mended slice", || rig.backends() == addresses(&["127.0.0.8:8080"]));
+        rig.until("nothing is wrong", || health("/healthz").is_some_and(|(_, body)| body["conditions"] == json!({})));
+    });
+}

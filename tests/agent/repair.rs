@@ -1,0 +1,51 @@
+//! What somebody takes away is put back, and told.
+
+use kpx::capture::command;
+
+use super::api::{service, slice};
+use super::rig::Rig;
+use crate::dataplane::ground::Ground;
+use crate::dataplane::server::Server;
+
+/// How many programs bpftool finds on the cgroup.
+fn attached(ground: &Ground) -> usize {
+    let cgroup = ground.paths.cgroup.to_string_lossy();
+    let output = command::run("bpftool", ["-j", "cgroup", "show", &*cgroup], None).expect("bpftool runs");
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    list.as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn programs_and_pins_that_go_come_back() {
+    Ground::with(|ground| {
+        let _a = Server::start("a", "127.0.0.1:8080");
+        let rig = Rig::new(ground);
+        rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1"]));
+        let _agent = rig.start();
+        rig.until_healthy();
+        let all = attached(ground);
+        assert!(all >= 8);
+        // One program is detached.
+        let link = ground.paths.pins.join("links/kpx_connect4");
+        command::output("bpftool", ["link", "detach", "pinned", &link.to_string_lossy()], None)
+            .expect("it is detached");
+        rig.until("it is noticed", || rig.log().contains("kpx_connect4 had been detached"));
+        assert_eq!(attached(ground), all);
+        // Everything is unpinned, which detaches all.
+        let maps = rig.dump("kpx_backends");
+        fs_err::remove_dir_all(&ground.paths.pins).expect("pins can be removed");
+        rig.until("it is noticed", || rig.log().contains("every program had been detached"));
+        assert_eq!(attached(ground), all);
+        assert_eq!(rig.dump("kpx_backends"), maps, "these are the maps that were there before");
+        assert!(ground.agent().ask("tcp 10.96.0.10:80").contains(" a "));
+        let metrics = || super::rig::ask("127.0.0.1:10249", "/metrics").map(|answer| answer.2).unwrap_or_default();
+        for kind in ["pin", "attachment"] {
+            let line = format!("kpx_repairs_total{{kind=\"{kind}\"}}");
+            rig.until(&line, || metrics().contains(&line));
+        }
+        // What was repaired goes on following the API.
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.2"]));
+        rig.until("the change", || rig.backends() == ["127.0.0.2:8080".parse().expect("an address")]);
+    });
+}

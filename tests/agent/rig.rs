@@ -1,0 +1,155 @@
+//! The agent, run as a program on ground of its own, and what is asked of it from outside.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use kpx::capture::command;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::api::{Api, node};
+use crate::dataplane::ground::Ground;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An API server and the place for an agent.
+pub(crate) struct Rig<'a> {
+    pub(crate) ground: &'a Ground,
+    pub(crate) api: Api,
+    folder: tempfile::TempDir,
+    flags: &'static str,
+}
+
+/// A running agent; killed with this value.
+pub(crate) struct Running {
+    child: Child,
+}
+
+impl<'a> Rig<'a> {
+    /// An API server that knows the node and nothing else.
+    pub(crate) fn new(ground: &'a Ground) -> Self {
+        ground.route_frontends();
+        let api = Api::start();
+        api.put(node());
+        let folder = tempfile::tempdir().expect("a folder");
+        let address = api.address;
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             clusters:\n- name: test\n  cluster:\n    server: http://{address}\n\
+             users:\n- name: test\n  user: {{}}\n\
+             contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
+        );
+        fs_err::write(folder.path().join("kubeconfig"), kubeconfig).expect("written");
+        Self { ground, api, folder, flags: "" }
+    }
+
+    /// The same with more words on the agent's command line.
+    pub(crate) fn with(self, flags: &'static str) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Starts the agent.
+    pub(crate) fn start(&self) -> Running {
+        let at = |name: &str| self.folder.path().join(name).display().to_string();
+        let (kubeconfig, state, log) = (at("kubeconfig"), at("state"), at("log"));
+        let (bpffs, cgroup) = (self.ground.paths.pins.display(), self.ground.paths.cgroup.display());
+        let line = format!(
+            "exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name node-a \
+             --kubeconfig {kubeconfig} agent --interval 500ms {} 2>>{log}",
+            env!("CARGO_BIN_EXE_kpx"),
+            self.flags,
+        );
+        Running { child: command::start("sh", ["-c", &line]).expect("the agent starts") }
+    }
+
+    /// What the agents have logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs_err::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Waits until something holds.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}; the agent's log:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the agent calls the node healthy.
+    #[track_caller]
+    pub(crate) fn until_healthy(&self) {
+        self.until("healthy", || health("/healthz").is_some_and(|(status, _)| status == 200));
+    }
+
+    /// The backends in the maps that serve, by bpftool: address and port, sorted.
+    pub(crate) fn backends(&self) -> Vec<SocketAddr> {
+        let dump = self.dump("kpx_backends");
+        let number = |value: &Value| value.as_u64().expect("a number") as u8;
+        let backends = dump.iter().map(|entry| &entry["formatted"]["value"]).filter(|value| value["state"] == 1);
+        let mut found: Vec<SocketAddr> = backends
+            .map(|value| {
+                let addr: Vec<u8> = value["addr"].as_array().expect("bytes").iter().map(number).collect();
+                let addr: [u8; 16] = addr.try_into().expect("sixteen bytes");
+                let port = u16::from_be(value["port"].as_u64().expect("a port") as u16);
+                SocketAddr::new(std::net::Ipv6Addr::from(addr).to_canonical(), port)
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// What bpftool dumps of a map; nothing where there is none.
+    pub(crate) fn dump(&self, map: &str) -> Vec<Value> {
+        let pin = self.ground.paths.pins.join("maps").join(map);
+        let Ok(output) = command::output("bpftool", ["-j", "map", "dump", "pinned", &pin.to_string_lossy()], None)
+        else {
+            return Vec::new();
+        };
+        let list: Value = serde_json::from_slice(&output).expect("bpftool speaks JSON");
+        list.as_array().cloned().unwrap_or_default()
+    }
+}
+
+impl Running {
+    /// Kills it as the kernel does when memory runs out.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Asks it to end; the exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it can be signalled");
+        self.child.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks this node; status, headers and body.
+pub(crate) fn ask(at: &str, path: &str) -> Option<(u16, String, String)> {
+    let mut stream = TcpStream::connect(at).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, head.to_lowercase(), body.to_owned()))
+}
+
+/// Asks the health server; status and JSON.
+pub(crate) fn health(path: &str) -> Option<(u16, Value)> {
+    let (status, _, body) = ask("127.0.0.1:10256", path)?;
+    Some((status, serde_json::from_str(&body).ok()?))
+}
