@@ -94,7 +94,10 @@ fn worlds(kpx: bool) -> Worlds {
 /// What there is to run: each behaviour in the families that its Services have, where its recordings are there.
 fn runs(worlds: &Worlds, kpx: bool) -> Vec<(Behaviour, Vec<Family>)> {
     let there = registry::all().into_iter().filter(|behaviour| worlds.have(behaviour, !kpx));
-    there.map(|behaviour| (behaviour.clone(), worlds.families(&behaviour))).collect()
+    let mut runs: Vec<_> = there.map(|behaviour| (behaviour.clone(), worlds.families(&behaviour))).collect();
+    // Those that begin alike follow one another: a state that is there already need not be made.
+    runs.sort_by_key(|(behaviour, _)| behaviour.states().collect::<Vec<_>>());
+    runs
 }
 
 /// A behaviour that is pending has to fail with kpx, or it is pending by mistake.

@@ -7,14 +7,16 @@
 //!                                                          └── node-b ── cni0 ── the same
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use kpx::capture::cgroup;
+use kpx::capture::{cgroup, command};
+use kpx::dataplane::ClientAddresses;
 use kpx::model::{Family, Protocol};
 
 use super::behaviour::Place;
@@ -40,7 +42,7 @@ const LISTED: [&str; 2] = ["198.51.100.7", "2001:db8:1::7"];
 /// One node.
 pub(super) struct NodeNet {
     pub(super) name: &'static str,
-    pub(super) netns: Netns,
+    pub(super) netns: Arc<Netns>,
     pub(super) cgroup: Cgroup,
     client: Netns,
     own: Netns,
@@ -93,7 +95,7 @@ impl Cluster {
         for (node, letter) in nodes.iter().zip(NODES) {
             let own = Family::BOTH.map(|family| names::pod(letter, OWN, family));
             for (netns, here) in [
-                (&node.netns, &Family::BOTH.map(|family| names::node(letter, family))[..]),
+                (&*node.netns, &Family::BOTH.map(|family| names::node(letter, family))[..]),
                 (&node.own, &own[..]),
                 (&node.others, &pods(letter, &rest).into_iter().collect::<Vec<_>>()[..]),
             ] {
@@ -262,7 +264,29 @@ impl NodeNet {
         join(&client, letter, both(CLIENT));
         join(&own, letter, both(OWN));
         join(&others, letter, pods(letter, endpoints));
-        Self { name, netns, cgroup: Cgroup::new(name), client, own, others }
+        Self { name, netns: Arc::new(netns), cgroup: Cgroup::new(name), client, own, others }
+    }
+}
+
+impl NodeNet {
+    /// `ip -j -d addr` there.
+    pub(super) fn addresses(&self) -> Vec<u8> {
+        self.netns.inside(|| command::output("ip", ["-j", "-d", "addr"], None)).expect("ip runs")
+    }
+
+    /// Whose sockets are in which namespace.
+    pub(super) fn clients(&self) -> BTreeMap<u64, ClientAddresses> {
+        let letter = if self.name == "node-a" { 'a' } else { 'b' };
+        let of = |ips: [IpAddr; 2]| {
+            let [IpAddr::V4(v4), IpAddr::V6(v6)] = ips else { panic!("IPv4, then IPv6") };
+            ClientAddresses { v4: Some(v4), v6: Some(v6) }
+        };
+        let node = Family::BOTH.map(|family| names::node(letter, family));
+        let [client, own] = [CLIENT, OWN].map(|end| Family::BOTH.map(|family| names::pod(letter, end, family)));
+        [(&*self.netns, node), (&self.client, client), (&self.own, own)]
+            .into_iter()
+            .map(|(netns, ips)| (netns.cookie(), of(ips)))
+            .collect()
     }
 }
 

@@ -63,20 +63,26 @@ fn text() -> String {
     let recorded = Worlds::read();
     let twins = recorded.clone().with_twins();
     let mut sections: BTreeMap<Section, String> = BTreeMap::new();
-    for behaviour in registry::all() {
-        let rules = if recorded.have(&behaviour, true) { recorded.families(&behaviour) } else { Vec::new() };
-        let kpx = twins.families(&behaviour);
-        let [v4, v6] = Family::BOTH.map(|family| verdict(&behaviour, rules.contains(&family), kpx.contains(&family)));
-        let tests = if behaviour.tests.is_empty() { "–".to_owned() } else { behaviour.tests.join("; ") };
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let all = registry::all();
+    for behaviour in &all {
+        let rules = if recorded.have(behaviour, true) { recorded.families(behaviour) } else { Vec::new() };
+        let kpx = twins.families(behaviour);
+        let [v4, v6] = Family::BOTH.map(|family| verdict(behaviour, rules.contains(&family), kpx.contains(&family)));
+        for verdict in [v4, v6].into_iter().filter(|verdict| *verdict != NONE) {
+            *counts.entry(verdict).or_default() += 1;
+        }
+        let tests = if behaviour.tests.is_empty() { NONE.to_owned() } else { behaviour.tests.join("; ") };
         let _ = writeln!(
             sections.entry(behaviour.section).or_default(),
             "| {} | {} | {v4} | {v6} | {tests} | {} |",
             behaviour.id,
             behaviour.says,
-            note(&behaviour)
+            note(behaviour)
         );
     }
-    let mut text = INTRO.to_owned();
+    let counts: Vec<_> = counts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
+    let mut text = format!("{INTRO}\n{} behaviours, each family counted: {}.\n", all.len(), counts.join(", "));
     for (section, rows) in sections {
         let _ = write!(
             text,
@@ -91,9 +97,12 @@ fn text() -> String {
     text
 }
 
+/// There is nothing to try in this family.
+const NONE: &str = "–";
+
 fn verdict(behaviour: &Behaviour, rules: bool, kpx: bool) -> &'static str {
     match (behaviour.pending, rules, kpx) {
-        (_, _, false) => "–",
+        (_, _, false) => NONE,
         (Some(_), ..) => "not yet",
         (None, true, _) if behaviour.probes().any(|probe| probe.by_design.is_some()) => "equal but for the note",
         (None, true, _) => "equal",

@@ -9,6 +9,8 @@ use super::state::{World, items_mut};
 /// What is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Edit {
+    /// Nothing: behaviours of node-b, where no kube-proxy was recorded.
+    Nothing,
     /// `shop/session-short` forgets after one second instead of 120, in the objects and in the rules.
     ShortAffinity,
     /// `edge/np` becomes an ExternalName.
@@ -28,6 +30,7 @@ impl Edit {
     pub(super) fn of(self, world: &World) -> World {
         let mut world = world.clone();
         match self {
+            Self::Nothing => {}
             Self::ShortAffinity => {
                 world.spec("shop/session-short")["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": 1}});
                 for text in world.rules.iter_mut().flatten() {

@@ -1,5 +1,6 @@
 //! Network namespaces without a name: they are gone with this process, however it ends.
 
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::PathBuf;
 
@@ -36,6 +37,21 @@ impl Netns {
         in_a_thread(|| {
             enter(&self.file);
             work()
+        })
+    }
+
+    /// What the kernel's programs call it.
+    pub(super) fn cookie(&self) -> u64 {
+        const SO_NETNS_COOKIE: i32 = 71;
+        self.inside(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket can be made");
+            let (mut cookie, mut size): (u64, libc::socklen_t) = (0, 8);
+            let (level, value) = (libc::SOL_SOCKET, (&raw mut cookie).cast());
+            // SAFETY: `cookie` has the eight bytes that `size` says.
+            #[expect(unsafe_code, reason = "no safe function asks for this option")]
+            let done = unsafe { libc::getsockopt(socket.as_raw_fd(), level, SO_NETNS_COOKIE, value, &raw mut size) };
+            assert_eq!(done, 0, "the kernel has network namespace cookies");
+            cookie
         })
     }
 

@@ -52,7 +52,8 @@ impl<'a> Stage<'a> {
     pub(super) fn new(worlds: &'a Worlds, kpx: bool) -> Self {
         let cluster = Cluster::new(worlds);
         let now = worlds.get(State::Node).expect("the project carries it");
-        let mut subject = if kpx { Subject::kpx(&cluster, &table(&cluster.nodes[0], &now)) } else { Subject::Rules };
+        let mut subject =
+            if kpx { Subject::kpx(&cluster, &table(&cluster.nodes[0], &now)) } else { Subject::Rules(Vec::new()) };
         subject.become_(&cluster, &now);
         let maps = subject.tables();
         Self { worlds, subject, state: State::Node, scene: Scene { cluster, before: now.clone(), now, maps } }
@@ -70,7 +71,7 @@ impl<'a> Stage<'a> {
         for (i, step) in behaviour.steps.iter().enumerate() {
             match step {
                 Step::Become(state) => self.become_(*state),
-                Step::Restart => self.subject.restart(&self.scene.cluster),
+                Step::Restart => self.subject.restart(),
                 other => {
                     for (family, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_ok()) {
                         let done = self.scene.step(behaviour, other, *family, &mut flows);

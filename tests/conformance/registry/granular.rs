@@ -27,7 +27,8 @@ fn who() -> Vec<Behaviour> {
                 tcp(PodA, NodePort("edge/np:http", At::A))
                     .answers("a13 b13", Node)
                     .by_design(answers("a13 b13", Client), AT_SOCKETS),
-            )
+            ),
+        new("pod-other-node-port", &["function for pod-Service: http"], "and of the other node's")
             .step(tcp(PodA, NodePort("edge/np:http", At::B)).answers("a13 b13", Node)),
         new("pod-service-udp", &["function for pod-Service: udp"], "the same with datagrams, connected or not")
             .step(udp(PodA, ClusterIp("edge/sip:sip")).answers("a25:5060 b25:5060", Client))
@@ -47,8 +48,9 @@ fn who() -> Vec<Behaviour> {
         .step(tcp(Unseen, NodePort("edge/np:http", At::A)).answers("a13 b13", Node)),
         new("node-service-http", &["function for node-Service: http"], "the node reaches all endpoints of a ClusterIP")
             .step(tcp(NodeA, ClusterIp("edge/np:http")).answers("a13 b13", Node)),
-        new("node-node-port-http", &["function for node-Service: http"], "and of a NodePort of either node")
-            .step(tcp(NodeA, NodePort("edge/np:http", At::A)).answers("a13 b13", Node))
+        new("node-node-port-http", &["function for node-Service: http"], "and of its NodePort")
+            .step(tcp(NodeA, NodePort("edge/np:http", At::A)).answers("a13 b13", Node)),
+        new("node-other-node-port", &["function for node-Service: http"], "and of the other node's")
             .step(tcp(NodeA, NodePort("edge/np:http", At::B)).answers("a13 b13", Node)),
         new("node-service-udp", &["function for node-Service: udp"], "the same with datagrams")
             .step(udp(NodeA, ClusterIp("edge/sip:sip")).answers("a25:5060 b25:5060", Node))
@@ -97,7 +99,13 @@ fn updates() -> Vec<Behaviour> {
             .step(udp(PodA, ClusterIp("kube-system/kube-dns:dns")).answers("a12:53", Client))
             .step(Become(Edited(Edit::DnsAt("b12"))))
             .step(udp(PodA, ClusterIp("kube-system/kube-dns:dns")).answers("b12:53", Client)),
-        new("update-node-port-http", &["update nodePort: http"], "a NodePort that moves is gone at the old number")
+        new("update-node-port-inside", &["update nodePort: http"], "a NodePort that moves is gone at the old number")
+            .step(Become(Replay(5)))
+            .step(tcp(NodeA, NodePort("edge/np:http", At::A)).answers("a13 b13", Node))
+            .step(Become(Replay(6)))
+            .step(tcp(NodeA, NodePort("edge/np:http", At::A)).answers("a13 b13", Node))
+            .step(tcp(NodeA, NodePort("edge/np:http", At::A)).before().expect(Expect::Refused)),
+        new("update-node-port-outside", &["update nodePort: http"], "for the outside too")
             .step(Become(Replay(5)))
             .step(tcp(Outside, NodePort("edge/np:http", At::A)).answers("a13 b13", Node))
             .step(Become(Replay(6)))
@@ -114,7 +122,7 @@ fn rest() -> Vec<Behaviour> {
             "sticky at ClusterIP and NodePort",
         )
         .step(tcp(PodA, ClusterIp("shop/session-short:http")).expect(Expect::OneOf("a14 b14", Client)))
-        .step(tcp(Outside, NodePort("shop/session-short:http", At::A)).expect(Expect::OneOf("a14 b14", Node))),
+        .step(tcp(NodeA, NodePort("shop/session-short:http", At::A)).expect(Expect::OneOf("a14 b14", Node))),
         new(
             "affinity-udp",
             &["function for client IP based session affinity: udp"],

@@ -2,8 +2,11 @@
 
 use super::super::behaviour::Place::{Listed, NodeA, Outside, PodA, PodB};
 use super::super::behaviour::Source::{Client, Node};
+use super::super::behaviour::Step::Become;
 use super::super::behaviour::To::{ClusterIp, LoadBalancer, NodePort};
 use super::super::behaviour::{Behaviour, Expect, Node as At, Section, answers, tcp};
+use super::super::edit::Edit;
+use super::super::state::State::Edited;
 use super::AT_SOCKETS;
 
 fn new(id: &'static str, tests: &'static [&'static str], says: &'static str) -> Behaviour {
@@ -41,6 +44,10 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
         .step(tcp(Outside, LoadBalancer("edge/lb-local:http")).answers("a13", Client)),
         new("np-local", &["ESIPP: work for type=NodePort"], "at the NodePort too")
             .step(tcp(Outside, NodePort("edge/np-local:http", At::A)).answers("a13", Client)),
+        new("np-local-other-node", &["ESIPP: work for type=NodePort"], "on the other node, the endpoint that is there")
+            .step(Become(Edited(Edit::Nothing)))
+            .step(tcp(Outside, NodePort("edge/np-local:http", At::B)).answers("b13", Client))
+            .step(tcp(Outside, NodePort("edge/np-local-none-here:http", At::B)).answers("b23", Client)),
         new(
             "lb-local-from-pods",
             &["ESIPP: work from pods"],

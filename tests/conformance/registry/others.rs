@@ -1,6 +1,6 @@
 //! Tests of Services elsewhere in Kubernetes' list.
 
-use super::super::behaviour::Place::{Outside, PodA};
+use super::super::behaviour::Place::{Outside, PodA, PodB};
 use super::super::behaviour::Source::Client;
 use super::super::behaviour::Step::{Again, Become, Open};
 use super::super::behaviour::To::{ClusterIp, Pod};
@@ -42,6 +42,14 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
         .step(tcp(PodA, ClusterIp("data/zonal:http")).answers("a30 a31 c30 c31", Client))
         .step(Become(Replay(18)))
         .step(tcp(PodA, ClusterIp("data/zonal:http")).answers("b30 b31", Client)),
+        new(
+            "hints-other-node",
+            &["Traffic Distribution: PreferSameZone", "PreferSameNode"],
+            "a node of another zone prefers that one, and itself",
+        )
+        .step(Become(Edited(Edit::Nothing)))
+        .step(tcp(PodB, ClusterIp("data/zonal:http")).answers("b30 b31", Client))
+        .step(tcp(PodB, ClusterIp("data/same-node:http")).answers("b30 b31", Client)),
         new("no-hints", &["Traffic Distribution: fallback"], "without hints every endpoint is used")
             .step(tcp(PodA, ClusterIp("shop/frontend-dual:http")).answers("a11 b11 c11", Client)),
         new(
