@@ -31,6 +31,8 @@ pub(super) enum Place {
     Own,
     /// A pod of node-a whose sockets are outside of the cgroup that kpx is attached to.
     Unseen,
+    /// The pod `a13`, outside of that cgroup.
+    UnseenOwn,
 }
 
 /// What is spoken to. Services are written `namespace/name:port`.

@@ -114,7 +114,7 @@ impl Cluster {
     /// Who asks from there.
     pub(super) fn client(&self, place: Place) -> &Client {
         match place {
-            Place::Outside | Place::Listed | Place::Unseen => &self.here,
+            Place::Outside | Place::Listed | Place::Unseen | Place::UnseenOwn => &self.here,
             Place::NodeA | Place::PodA | Place::Own => &self.clients[0],
             Place::NodeB | Place::PodB => &self.clients[1],
         }
@@ -129,7 +129,7 @@ impl Cluster {
             Place::NodeB => &b.netns,
             Place::PodA | Place::Unseen => &a.client,
             Place::PodB => &b.client,
-            Place::Own => &a.own,
+            Place::Own | Place::UnseenOwn => &a.own,
         };
         netns.path()
     }
@@ -144,7 +144,7 @@ impl Cluster {
             Place::NodeB => names::node('b', family),
             Place::PodA | Place::Unseen => names::pod('a', CLIENT, family),
             Place::PodB => names::pod('b', CLIENT, family),
-            Place::Own => names::pod('a', OWN, family),
+            Place::Own | Place::UnseenOwn => names::pod('a', OWN, family),
         }
     }
 

@@ -1,9 +1,9 @@
 //! `[sig-network] Networking Granular Checks: Services should …`
 
-use super::super::behaviour::Place::{NodeA, Outside, Own, PodA, Unseen};
+use super::super::behaviour::Place::{NodeA, Outside, Own, PodA, Unseen, UnseenOwn};
 use super::super::behaviour::Source::{Client, Node};
 use super::super::behaviour::Step::{Again, Become, Open};
-use super::super::behaviour::To::{ClusterIp, NodePort};
+use super::super::behaviour::To::{ClusterIp, External, LoadBalancer, NodePort};
 use super::super::behaviour::{Behaviour, Expect, Node as At, Section, answers, tcp, udp};
 use super::super::edit::Edit;
 use super::super::probe::How;
@@ -15,7 +15,7 @@ fn new(id: &'static str, tests: &'static [&'static str], says: &'static str) -> 
 }
 
 pub(super) fn behaviours() -> Vec<Behaviour> {
-    [who(), updates(), rest()].concat()
+    [who(), unseen(), updates(), rest()].concat()
 }
 
 fn who() -> Vec<Behaviour> {
@@ -38,14 +38,6 @@ fn who() -> Vec<Behaviour> {
                 .answers("a25:5060 b25:5060", Node)
                 .by_design(answers("a25:5060 b25:5060", Client), AT_SOCKETS),
         ),
-        new(
-            "unseen-pod-service",
-            &["function for pod-Service: http", "function for pod-Service: udp"],
-            "a pod whose sockets no hook sees reaches all endpoints",
-        )
-        .step(tcp(Unseen, ClusterIp("edge/np:http")).answers("a13 b13", Client))
-        .step(udp(Unseen, ClusterIp("edge/sip:sip")).answers("a25:5060 b25:5060", Client))
-        .step(tcp(Unseen, NodePort("edge/np:http", At::A)).answers("a13 b13", Node)),
         new("node-service-http", &["function for node-Service: http"], "the node reaches all endpoints of a ClusterIP")
             .step(tcp(NodeA, ClusterIp("edge/np:http")).answers("a13 b13", Node)),
         new("node-node-port-http", &["function for node-Service: http"], "and of its NodePort")
@@ -77,6 +69,56 @@ fn who() -> Vec<Behaviour> {
             "endpoints in the node's own network answer",
         )
         .step(tcp(PodA, ClusterIp("kube-system/node-exporter:metrics")).answers("node-a:9100", Client)),
+    ]
+}
+
+/// Pods that are outside of the cgroup, as those of a sandboxed runtime are: nothing but their packets is seen.
+fn unseen() -> Vec<Behaviour> {
+    vec![
+        new(
+            "unseen-pod-service",
+            &["function for pod-Service: http", "function for pod-Service: udp"],
+            "a pod whose sockets no hook sees reaches all endpoints, as itself",
+        )
+        .step(tcp(Unseen, ClusterIp("edge/np:http")).answers("a13 b13", Client))
+        .step(tcp(Unseen, ClusterIp("edge/np:http")).port(20_003).answers("a13 b13", Client))
+        .step(udp(Unseen, ClusterIp("edge/sip:sip")).answers("a25:5060 b25:5060", Client))
+        .step(udp(Unseen, ClusterIp("edge/sip:sip")).how(How::UdpConnected).answers("a25:5060 b25:5060", Client)),
+        new(
+            "unseen-pod-exposed",
+            &["function for pod-Service: http", "function for pod-Service: udp"],
+            "at NodePorts, external IPs and load balancers' addresses, as the node",
+        )
+        .step(tcp(Unseen, NodePort("edge/np:http", At::A)).answers("a13 b13", Node))
+        .step(udp(Unseen, NodePort("edge/sip:sip", At::A)).answers("a25:5060 b25:5060", Node))
+        .step(tcp(Unseen, External("edge/ext-ip:http")).answers("a13 b13", Node))
+        .step(tcp(Unseen, LoadBalancer("edge/lb-vip:http")).answers("a13 b13", Node)),
+        new("unseen-pod-local", &["ESIPP: work from pods"], "where the policy is Local, every endpoint, as itself")
+            .step(tcp(Unseen, LoadBalancer("edge/lb-local:http")).answers("a13 b13", Client))
+            .step(tcp(Unseen, NodePort("edge/np-local:http", At::A)).answers("a13 b13", Client)),
+        new(
+            "unseen-endpoint",
+            &["function for endpoint-Service: http", "allow pods to hairpin back to themselves through services"],
+            "an endpoint whose sockets no hook sees reaches itself, masqueraded, and the other as itself",
+        )
+        .step(tcp(UnseenOwn, ClusterIp("edge/np:http")).expect(Expect::Answers(vec![("a13", Node), ("b13", Client)]))),
+        new("unseen-no-endpoints", &["be rejected when no endpoints exist"], "refused at once")
+            .step(tcp(Unseen, ClusterIp("data/no-endpoints:http")).expect(Expect::Refused))
+            .step(udp(Unseen, ClusterIp("data/no-endpoints:udp")).how(How::UdpConnected).expect(Expect::Refused)),
+        new("unseen-affinity", &["function for client IP based session affinity: http"], "sticky")
+            .step(tcp(Unseen, ClusterIp("shop/session-short:http")).expect(Expect::OneOf("a14 b14", Client)))
+            .step(tcp(Unseen, NodePort("shop/session-short:http", At::A)).expect(Expect::OneOf("a14 b14", Node))),
+        new(
+            "unseen-large",
+            &["be able to handle large requests: http", "be able to handle large requests: udp"],
+            "300 kB over TCP and 8 kB in one datagram come back",
+        )
+        .step(tcp(Unseen, ClusterIp("edge/np:http")).how(How::TcpLarge).answers("a13 b13", Client))
+        .step(udp(Unseen, ClusterIp("edge/sip:sip")).how(How::UdpLarge).answers("a25:5060 b25:5060", Client)),
+        new("unseen-source-ranges", &["only allow access from service loadbalancer source ranges"], "dropped")
+            .step(tcp(Unseen, LoadBalancer("edge/lb-sources-dual:http")).expect(Expect::Silence)),
+        new("outside-cluster-ip", &[], "whoever routes a ClusterIP to a node from outside reaches it, as the node")
+            .step(tcp(Outside, ClusterIp("edge/np:http")).answers("a13 b13", Node)),
     ]
 }
 
