@@ -1,6 +1,7 @@
 //! What the running kernel has of what kpx uses: docs/kernels.md is made of what this prints.
 
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
@@ -42,12 +43,13 @@ fn programs_load_and_attach_with_what_this_kernel_has() {
         let frontends = table([cluster_ip("10.96.0.10:80", Protocol::Tcp, &["127.0.0.1:8080"])]);
         let dataplane = ground.dataplane(&frontends, Mode::Active);
         assert_eq!(dataplane.attachment().unwrap(), Attachment::Attached);
-        let cgroup = ground.paths.cgroup.to_str().expect("its path is UTF-8");
-        let tree = command::output("bpftool", ["-j", "cgroup", "tree", cgroup], None).expect("bpftool lists programs");
-        let tree: serde_json::Value = serde_json::from_slice(&tree).expect("JSON");
-        let hooks = tree[0]["programs"].as_array().expect("a list").len();
+        // Not `bpftool cgroup`, which asks for every kind of hook that it knows and gives up where the kernel is older.
+        let cgroup = fs_err::metadata(&ground.paths.cgroup).expect("it is there").ino();
+        let shown = command::output("bpftool", ["-j", "link", "show"], None).expect("bpftool lists links");
+        let shown: serde_json::Value = serde_json::from_slice(&shown).expect("JSON");
+        let hooks = shown.as_array().expect("a list").iter().filter(|link| link["cgroup_id"] == cgroup).count();
         let links = fs_err::read_dir(ground.paths.pins.join("links")).expect("links are pinned").count();
-        assert_eq!(hooks, links, "{tree}");
+        assert_eq!(hooks, links, "{shown}");
         println!("feature socket hooks attached (5.8): {hooks}");
         for (feature, since, has) in [
             ("bpf_set_retval in them", "5.18", has_helper(BpfHelper::BPF_FUNC_set_retval)),

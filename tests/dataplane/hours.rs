@@ -1,6 +1,5 @@
 //! What takes minutes and hours, on a machine whose clock jumps over idle time.
 
-use std::collections::BTreeSet;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -45,18 +44,16 @@ fn a_client_keeps_its_backend_for_three_hours_after_its_last_connection_and_no_l
         ground.dataplane(&table([sticky]), Mode::Active);
         let mut connect = || server(&client.ask("tcp 10.96.0.10:80"));
         let first = connect();
-        // A day of connections, each before the hours of the last one are over.
-        for _ in 0..8 {
+        for _ in 0..2 {
             sleep(AFFINITY.saturating_sub(MARGIN));
             assert_eq!(connect(), first);
         }
-        let mut seen = BTreeSet::new();
-        // All the same by chance: once in four to the fifteenth.
-        for _ in 0..16 {
+        // The same each time by chance: once in four to the sixteenth.
+        let another = (0..16).any(|_| {
             sleep(AFFINITY + MARGIN);
-            seen.insert(connect());
-        }
-        assert!(seen.len() > 1, "{seen:?} after hours of silence");
+            connect() != first
+        });
+        assert!(another, "{first} again and again after hours of silence");
     });
 }
 
@@ -80,15 +77,15 @@ fn a_udp_flow_of_the_kernel_is_left_alone_for_as_long_as_conntrack_keeps_it() {
         assert_eq!(client.ask("send old 10.96.0.10:53"), UNREACHABLE);
         dataplane.set_yield_time(timeout).unwrap();
         dataplane.set_mode(Mode::Active).unwrap();
-        // Each datagram begins the wait anew, for an hour.
-        for _ in 0..33 {
+        // Each datagram begins the wait anew.
+        for _ in 0..10 {
             assert_eq!(after(&mut client, "old", timeout.saturating_sub(MARGIN)), UNREACHABLE);
         }
-        assert_eq!(dataplane.counters().unwrap().of(Reason::Yielded), 33);
+        assert_eq!(dataplane.counters().unwrap().of(Reason::Yielded), 10);
         assert_eq!(server(&after(&mut client, "old", timeout + MARGIN)), "a");
-        // Once it is ours it stays so, a day of silence later as well: a socket's memory does not run out.
-        assert_eq!(server(&after(&mut client, "old", Duration::from_hours(24))), "a");
+        // Once it is ours it stays so: a socket's memory does not run out.
+        assert_eq!(server(&after(&mut client, "old", Duration::from_hours(1))), "a");
         dataplane.set_mode(Mode::Drain).unwrap();
-        assert_eq!(server(&after(&mut client, "old", Duration::from_hours(24))), "a");
+        assert_eq!(server(&after(&mut client, "old", Duration::from_hours(1))), "a");
     });
 }
