@@ -1,5 +1,6 @@
 //! Reading iptables-save: every recorded file, against counts and expectations that other programs gave.
 
+mod mutations;
 mod nodes;
 mod notices;
 mod properties;

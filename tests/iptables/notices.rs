@@ -245,7 +245,7 @@ fn refusals_must_agree_with_the_nat_table() {
     );
     // Without the Local list nothing says what becomes of traffic from outside.
     let silent = join(SOUND.lines().filter(|l| !l.contains("KUBE-SVL-BLCWGGYY2Z3GUSPM")));
-    assert_only(&silent, "incomplete-chain", &["KUBE-NODEPORTS: the filter rule that refuses traffic"]);
+    assert_only(&silent, "unrefused", &["edge/np-local:http has no backend here, and no filter rule refuses"]);
 }
 
 #[test]

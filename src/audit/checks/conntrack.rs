@@ -1,7 +1,7 @@
 //! Connection tracking: who keeps it alive, and how full it is.
 
 use super::super::check::{Area, Severity};
-use super::{Check, Evidence, Facts, Found, Skip};
+use super::{Check, Evidence, Facts, Found, Skip, tool};
 use crate::inspect::iptables::{Dump, Owner, Rule, Table, owner};
 use crate::model::Family;
 
@@ -132,9 +132,18 @@ fn not_liberal(facts: &Facts<'_>) -> Found {
     if number(facts, "net.netfilter.nf_conntrack_tcp_be_liberal")? != 0 {
         return Ok(Vec::new());
     }
-    if facts.programmed()?.backend.is_none() {
+    let Some(backend) = facts.programmed()?.backend else {
         let text = "0, while kube-proxy is in nftables mode, which drops no INVALID packets";
         return Ok(vec![Evidence::new("net.netfilter.nf_conntrack_tcp_be_liberal", text)]);
+    };
+    let mut found = Vec::new();
+    for (family, dump) in Family::BOTH.into_iter().zip(&backend.dumps) {
+        let filter = dump.iter().find_map(|dump| dump.table("filter"));
+        let Some((filter, chain)) = filter.and_then(|t| Some((t, t.chain(b"KUBE-FORWARD")?))) else { continue };
+        if !filter.rules_of(chain).any(|rule| rule.spec().ctstate == Some(b"INVALID")) {
+            let at = format!("{} filter KUBE-FORWARD", tool(family, backend.variant));
+            found.push(Evidence::new(at, "no rule drops INVALID packets, though be_liberal is 0"));
+        }
     }
-    Ok(Vec::new())
+    Ok(found)
 }

@@ -29,7 +29,11 @@ pub(super) const CHECKS: [Check; 10] = [
               answer can come back to, or go past a Service's source ranges.",
         remedy: "Let kube-proxy write everything anew: delete its canary, which it looks for every 30 seconds.",
         command: REBUILD,
-        run: |facts| about(facts, |n| matches!(n, Notice::IncompleteChain { .. } | Notice::MissingChain { .. })),
+        run: |facts| {
+            about(facts, |n| {
+                matches!(n, Notice::IncompleteChain { .. } | Notice::MissingChain { .. } | Notice::Unrefused { .. })
+            })
+        },
     },
     Check {
         id: "KPX-A122",

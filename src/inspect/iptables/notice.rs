@@ -95,6 +95,13 @@ pub enum Notice {
         /// The rule, as saved.
         rule: String,
     },
+    /// A frontend without a backend that no filter rule refuses: its packets go on untranslated.
+    Unrefused {
+        /// The rule that sends its packets on.
+        at: Origin,
+        /// `namespace/name:port` of the Service.
+        service: String,
+    },
     /// A rule of somebody else jumps to one of kube-proxy's chains: it breaks when that chain goes.
     ForeignReference {
         /// The rule.
@@ -191,6 +198,7 @@ impl Notice {
             | Self::OddProbabilities { .. }
             | Self::MixedDetectors { .. }
             | Self::Contradiction { .. }
+            | Self::Unrefused { .. }
             | Self::IpvsMode { .. }
             | Self::UserspaceMode { .. }
             | Self::Incompatible { .. }
@@ -218,6 +226,7 @@ impl Notice {
             | Self::Contradiction { at, .. }
             | Self::ForeignReference { at, .. }
             | Self::ForeignService { at, .. }
+            | Self::Unrefused { at, .. }
             | Self::Conflict { first: at, .. } => Some(at),
             _ => None,
         }
@@ -236,6 +245,7 @@ impl Notice {
             Self::Conflict { .. } => "conflict",
             Self::MixedDetectors { .. } => "mixed-detectors",
             Self::Contradiction { .. } => "contradiction",
+            Self::Unrefused { .. } => "unrefused",
             Self::ForeignReference { .. } => "foreign-reference",
             Self::ForeignService { .. } => "foreign-service",
             Self::InertDropMark { .. } => "inert-drop-mark",
@@ -273,6 +283,9 @@ impl fmt::Display for Notice {
             Self::MixedDetectors { at } => write!(f, "{at}: recognises pods in another way than the rules before it"),
             Self::Contradiction { at, rule } => {
                 write!(f, "{at}: refuses what the nat table has backends for: {rule}")
+            }
+            Self::Unrefused { at, service } => {
+                write!(f, "{at}: {service} has no backend here, and no filter rule refuses what is sent to it")
             }
             Self::ForeignReference { at, rule, target } => {
                 write!(f, "{at}: not of kube-proxy, but depends on its chain {target}: {rule}")

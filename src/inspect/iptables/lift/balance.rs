@@ -70,7 +70,8 @@ impl<'a> Reader<'_, 'a> {
         let mut balancing = Balancing::default();
         for (i, rule) in nat.rules_of(chain).enumerate() {
             let spec = rule.spec();
-            let done = self.masquerade_rule(nat, rule, i + 1, &spec, &mut balancing)
+            let protocol = Some(self.ports[port].protocol);
+            let done = (spec.protocol == protocol && self.masquerade_rule(nat, rule, i + 1, &spec, &mut balancing))
                 || self.choice_rule(nat, rule, i + 1, &spec, &mut balancing);
             if !done {
                 self.unknown(nat, rule, i + 1);

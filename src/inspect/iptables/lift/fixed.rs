@@ -68,6 +68,12 @@ impl<'a> Reader<'_, 'a> {
         self.read_postrouting(nat, mark);
         if let Some(filter) = dump.table("filter") {
             self.each_rule(filter, b"KUBE-FORWARD", |r, _, _, spec| r.forward_rule(spec, mark));
+            if let Some(chain) = filter.chain(b"KUBE-FORWARD") {
+                let accepts = filter.rules_of(chain).filter(|rule| rule.spec().target_name() == b"ACCEPT").count();
+                if accepts < 2 {
+                    self.incomplete(filter, chain, "a rule that accepts marked or established packets");
+                }
+            }
             let drops = |table: &Table<'a>, chain: &[u8], good: fn(&Spec<'a>) -> bool| {
                 table.chain(chain).is_some_and(|c| table.rules_of(c).any(|r| good(&r.spec())))
             };

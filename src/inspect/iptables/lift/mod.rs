@@ -306,10 +306,8 @@ impl<'d, 'a> Reader<'d, 'a> {
             (true, Some(refusal), _) => frontend.no_backends = Some(refusal),
             (true, None, _) => {
                 frontend.no_backends = Some(NoBackends::Drop);
-                if let Origin::Rule { family, table, chain, .. } = frontend.origin.clone() {
-                    let missing = "the filter rule that refuses traffic without a backend";
-                    self.notices.push(Notice::IncompleteChain { chain: Place { family, table, chain }, missing });
-                }
+                let service = frontend.display_name();
+                self.notices.push(Notice::Unrefused { at: frontend.origin.clone(), service });
             }
             (false, _, Some((at, rule))) => self.notices.push(Notice::Contradiction { at, rule }),
             (false, _, None) => {}

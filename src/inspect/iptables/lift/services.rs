@@ -190,7 +190,7 @@ impl<'a> Reader<'_, 'a> {
             } else if parts == Parts::TARGET && kind == Some(Hashed::Svl) {
                 (entry.policy, ended) = (Policy::Local, true);
                 self.jump_to_list(nat, rule, i + 1, target, port, Policy::Local)
-            } else if from_node && target == b"KUBE-MARK-MASQ" {
+            } else if from_node && !node_routed && target == b"KUBE-MARK-MASQ" {
                 entry.policy = Policy::Local;
                 node_marked = true;
                 true
@@ -198,6 +198,7 @@ impl<'a> Reader<'_, 'a> {
                 node_routed = true;
                 self.jump_to_list(nat, rule, i + 1, target, port, Policy::Cluster)
             } else if (parts == Parts::SOURCE.and(Parts::TARGET) || parts == Parts::IN.and(Parts::TARGET))
+                && !node_marked
                 && kind == Some(Hashed::Svc)
                 && let Some(detector) = detector(&spec)
             {
