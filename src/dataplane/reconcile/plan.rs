@@ -117,6 +117,11 @@ impl Planner {
         self.change(image, wanted, &removed, now)
     }
 
+    /// Whether anything is free after a while.
+    fn rests(&self) -> bool {
+        [&self.entries, &self.services, &self.backends, &self.slots].iter().any(|ranges| ranges.resting())
+    }
+
     /// The writes that make the maps serve these Service ports and no longer those frontends, whatever else they serve.
     pub(in crate::dataplane) fn change(
         &mut self,
@@ -142,7 +147,8 @@ impl Planner {
         for wanted in wanted {
             if let Err(full) = self.put(&mut change, wanted) {
                 *self = before;
-                return Err(full);
+                // What this very plan was to give back will not be free if one waits for it.
+                return Err(Full { resting: full.resting && self.rests(), ..full });
             }
         }
         for key in removed {
