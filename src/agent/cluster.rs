@@ -126,6 +126,12 @@ impl Cluster {
         self.nodes.iter().map(|(_, node)| node).next()
     }
 
+    /// The networks that ClusterIPs are allocated from, as written.
+    pub(super) fn service_cidrs(&self) -> BTreeSet<&str> {
+        let specs = self.cidrs.iter().filter_map(|(_, cidr)| cidr.spec.as_ref());
+        specs.flat_map(|spec| spec.cidrs.iter().flatten()).map(String::as_str).collect()
+    }
+
     /// How many Services and EndpointSlices there are.
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.services.len(), self.slices.len())

@@ -11,6 +11,8 @@ mod conntrack;
 mod http;
 mod metrics;
 mod mirror;
+mod namespaces;
+mod node;
 mod ports;
 mod servers;
 mod sockets;

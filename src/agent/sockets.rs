@@ -10,12 +10,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use kpx_abi::Peer;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::namespaces;
 use super::ports::Ports;
 use crate::capture::netlink::{Netlink, NetlinkError, Request, attribute, attributes};
 use crate::capture::netns::{self, NetnsError};
@@ -76,7 +76,7 @@ fn close_everywhere(
 ) -> (BTreeMap<Protocol, usize>, Vec<SocketsError>) {
     let mut closed = BTreeMap::new();
     let mut refused = Vec::new();
-    let namespaces = namespaces().unwrap_or_else(|error| {
+    let namespaces = namespaces::find().unwrap_or_else(|error| {
         refused.push(error.into());
         Vec::new()
     });
@@ -113,24 +113,6 @@ fn close_everywhere(
     }
     closed.retain(|_, count| *count > 0);
     (closed, refused)
-}
-
-/// One file for each network namespace that a process is in, this one's first.
-fn namespaces() -> io::Result<Vec<PathBuf>> {
-    let mut known = BTreeSet::new();
-    let mut found = Vec::new();
-    let own = std::iter::once(PathBuf::from("/proc/thread-self/ns/net"));
-    let processes = fs_err::read_dir("/proc")?.flatten().map(|entry| entry.path());
-    let is_process =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    for path in own.chain(processes.filter(is_process).map(|path| path.join("ns/net"))) {
-        // Kernel threads and processes that have just ended have none to show.
-        let Ok(metadata) = fs_err::metadata(&path) else { continue };
-        if known.insert((metadata.dev(), metadata.ino())) {
-            found.push(path);
-        }
-    }
-    Ok(found)
 }
 
 /// A network namespace to look at. The socket stays in it, wherever the thread goes.

@@ -28,6 +28,8 @@ pub(super) enum Condition {
     Objects,
     /// Another kpx is changing the node.
     Locked,
+    /// The programs do not know all of the node that they should.
+    Node,
     /// Stale flows or sockets cannot be found or ended.
     Cleanup,
 }
@@ -41,6 +43,7 @@ impl Condition {
             Self::Attach => "Attach",
             Self::Objects => "Objects",
             Self::Locked => "Locked",
+            Self::Node => "Node",
             Self::Cleanup => "Cleanup",
         }
     }

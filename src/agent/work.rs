@@ -14,6 +14,7 @@ use super::Options;
 use super::addresses;
 use super::cluster::{Cluster, Event, Touched};
 use super::metrics::{label, seconds, set, unix_now};
+use super::node;
 use super::servers::HealthChecks;
 use super::status::{Condition, HealthCheck, Shared};
 use super::table::LiveTable;
@@ -228,6 +229,10 @@ impl Worker {
     }
 
     fn attach(&mut self, turn: &crate::migrate::Lock) {
+        if let (Some(dataplane), Some(place)) = (self.writer.dataplane_mut(turn), &self.place) {
+            let told = node::tell(dataplane, &self.table, &self.cluster, place);
+            self.shared.condition(Condition::Node, told.err().map(|error| with_causes(&error)));
+        }
         match self.writer.attach(turn, self.stance) {
             Ok(repairs) => {
                 self.shared.condition(Condition::Attach, None);

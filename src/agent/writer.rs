@@ -92,6 +92,11 @@ impl Writer {
         self.dataplane.as_ref()
     }
 
+    /// The same, to be changed in this process's turn.
+    pub(super) const fn dataplane_mut(&mut self, _turn: &Lock) -> Option<&mut Dataplane> {
+        self.dataplane.as_mut()
+    }
+
     /// Whether an earlier kpx's dataplane serves.
     pub(super) fn serves_already(&self) -> Result<bool, DataplaneError> {
         let Some(found) = Dataplane::adopt(&self.paths)? else { return Ok(false) };

@@ -1,5 +1,6 @@
 //! The maps follow the objects, whatever becomes of the API server and of the agent.
 
+use kpx::capture::command;
 use serde_json::json;
 
 use super::api::{service, slice};
@@ -43,6 +44,27 @@ fn endpoints_that_change_are_followed() {
         rig.until("both backends", || rig.backends().len() == 2);
         assert_eq!(agent.terminate(), Some(0));
         assert!(client.ask(format!("tcp {WEB}")).starts_with("ok peer=10.96.0.10:80"));
+    });
+}
+
+#[test]
+fn node_ports_answer_on_the_addresses_that_the_node_has() {
+    Ground::with(|ground| {
+        let _a = Server::start("a", "127.0.0.1:8080");
+        let rig = Rig::new(ground);
+        let mut web = service("web", "10.96.0.10", 80, "TCP");
+        web["spec"]["type"] = json!("NodePort");
+        web["spec"]["ports"][0]["nodePort"] = json!(30_080);
+        rig.api.put(web);
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1"]));
+        let _agent = rig.start();
+        rig.until_healthy();
+        let mut client = ground.agent();
+        assert!(client.ask("tcp 10.2.0.1:30080").starts_with("ok peer=10.2.0.1:30080 a "));
+        // An address that comes later.
+        assert!(client.ask("tcp 10.2.0.77:30080").starts_with("err"));
+        command::output("ip", "addr add 10.2.0.77/24 dev kpx0".split(' '), None).expect("it is added");
+        rig.until("the new address", || client.ask("tcp 10.2.0.77:30080").contains(" a "));
     });
 }
 

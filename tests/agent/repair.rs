@@ -49,3 +49,31 @@ fn programs_and_pins_that_go_come_back() {
         rig.until("the change", || rig.backends() == ["127.0.0.2:8080".parse().expect("an address")]);
     });
 }
+
+#[test]
+fn maps_without_room_are_told_and_served_when_there_is_some() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground).with("--map-size backends=4");
+        rig.api.put(service("small", "10.96.0.10", 80, "TCP"));
+        rig.api.put(slice("small", "small-1", 8080, "TCP", &["127.0.0.1"]));
+        let _agent = rig.start();
+        rig.until_healthy();
+        let many: Vec<String> = (1..20).map(|host| format!("127.0.1.{host}")).collect();
+        rig.api.put(service("large", "10.96.0.11", 80, "TCP"));
+        rig.api.put(slice("large", "large-1", 8080, "TCP", &many.iter().map(String::as_str).collect::<Vec<_>>()));
+        let full = || {
+            let health = super::rig::health("/healthz");
+            health.is_some_and(|(_, body)| {
+                body["conditions"]["MapFull"].as_str().is_some_and(|t| t.contains("kpx_backends"))
+            })
+        };
+        rig.until("it is told", full);
+        // Others do not wait for it.
+        rig.api.put(slice("small", "small-1", 8080, "TCP", &["127.0.0.2"]));
+        rig.until("the small one is served", || rig.backends() == ["127.0.0.2:8080".parse().expect("an address")]);
+        assert!(full());
+        rig.api.put(slice("large", "large-1", 8080, "TCP", &["127.0.1.1"]));
+        rig.until("the large one is served", || rig.backends().len() == 2);
+        rig.until("it is over", || !full());
+    });
+}
