@@ -109,6 +109,9 @@ _kpx() {
             kpx__subcmd__help__subcmd__inspect,devices)
                 cmd="kpx__subcmd__help__subcmd__inspect__subcmd__devices"
                 ;;
+            kpx__subcmd__help__subcmd__inspect,ipvs)
+                cmd="kpx__subcmd__help__subcmd__inspect__subcmd__ipvs"
+                ;;
             kpx__subcmd__help__subcmd__inspect,links)
                 cmd="kpx__subcmd__help__subcmd__inspect__subcmd__links"
                 ;;
@@ -193,6 +196,9 @@ _kpx() {
             kpx__subcmd__inspect,help)
                 cmd="kpx__subcmd__inspect__subcmd__help"
                 ;;
+            kpx__subcmd__inspect,ipvs)
+                cmd="kpx__subcmd__inspect__subcmd__ipvs"
+                ;;
             kpx__subcmd__inspect,links)
                 cmd="kpx__subcmd__inspect__subcmd__links"
                 ;;
@@ -234,6 +240,9 @@ _kpx() {
                 ;;
             kpx__subcmd__inspect__subcmd__help,help)
                 cmd="kpx__subcmd__inspect__subcmd__help__subcmd__help"
+                ;;
+            kpx__subcmd__inspect__subcmd__help,ipvs)
+                cmd="kpx__subcmd__inspect__subcmd__help__subcmd__ipvs"
                 ;;
             kpx__subcmd__inspect__subcmd__help,links)
                 cmd="kpx__subcmd__inspect__subcmd__help__subcmd__links"
@@ -748,7 +757,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__diff)
-            opts="-n -o -q -v -h --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help api iptables nftables ebpf cilium api iptables nftables ebpf cilium"
+            opts="-n -o -q -v -h --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help api iptables nftables ipvs ebpf cilium api iptables nftables ipvs ebpf cilium"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1020,7 +1029,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__inspect)
-            opts="services service backends affinity conntrack nat maglev map maps programs links cgroups devices"
+            opts="services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1090,6 +1099,20 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__inspect__subcmd__devices)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__inspect__subcmd__ipvs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1482,7 +1505,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help services service backends affinity conntrack nat maglev map maps programs links cgroups devices help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1661,7 +1684,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables nftables ebpf cilium" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables nftables ipvs ebpf cilium" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)
@@ -1822,14 +1845,22 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__conntrack)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --by --names --namespace --service --address --port --limit --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "ebpf cilium" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "kernel ebpf cilium" -- "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -W "service backend state nat" -- "${cur}"))
+                    return 0
+                    ;;
+                --names)
+                    COMPREPLY=($(compgen -W "api iptables nftables ipvs ebpf cilium" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)
@@ -1994,7 +2025,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__help)
-            opts="services service backends affinity conntrack nat maglev map maps programs links cgroups devices help"
+            opts="services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2078,6 +2109,20 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__inspect__subcmd__help__subcmd__ipvs)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -2196,6 +2241,96 @@ _kpx() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__inspect__subcmd__ipvs)
+            opts="-n -o -q -v -h --foreign --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -2781,7 +2916,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "api iptables nftables ebpf cilium" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "api iptables nftables ipvs ebpf cilium" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)

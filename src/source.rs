@@ -11,6 +11,7 @@ use crate::dataplane::{Dataplane, DataplaneError, Paths};
 use crate::error::Hinted;
 use crate::inspect::cilium::{self, CiliumError};
 use crate::inspect::iptables::{self, IptablesError};
+use crate::inspect::ipvs::{self, IpvsError};
 use crate::inspect::kube::{self, KubeError};
 use crate::inspect::nftables::{self, NftablesError};
 use crate::model::{Frontend, ServiceTable};
@@ -24,6 +25,8 @@ pub enum Via {
     Iptables,
     /// The tables kube-proxy wrote in nftables mode
     Nftables,
+    /// The virtual services, sets and rules kube-proxy wrote in IPVS mode
+    Ipvs,
     /// kpx's own pinned BPF maps
     Ebpf,
     /// Cilium's pinned BPF maps
@@ -33,7 +36,7 @@ pub enum Via {
 impl Via {
     /// Whether names of Services are not in there, and have to come from elsewhere.
     pub const fn is_nameless(self) -> bool {
-        matches!(self, Self::Ebpf | Self::Cilium)
+        matches!(self, Self::Ipvs | Self::Ebpf | Self::Cilium)
     }
 }
 
@@ -52,6 +55,7 @@ impl fmt::Display for Via {
             Self::Api => "api",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
             Self::Ebpf => "ebpf",
             Self::Cilium => "cilium",
         })
@@ -92,6 +96,9 @@ pub enum SourceError {
     /// The tables'.
     #[error(transparent)]
     Nftables(#[from] NftablesError),
+    /// IPVS's.
+    #[error(transparent)]
+    Ipvs(#[from] IpvsError),
     /// The maps'.
     #[error(transparent)]
     Ebpf(#[from] DataplaneError),
@@ -112,6 +119,7 @@ impl Hinted for SourceError {
             Self::Api(error) => error.hints(),
             Self::Iptables(error) => error.hints(),
             Self::Nftables(error) => error.hints(),
+            Self::Ipvs(error) => error.hints(),
             Self::Ebpf(error) => error.hints(),
             Self::Cilium(error) => error.hints(),
             Self::NoMaps { .. } => vec!["run it on the node itself, without --from".to_owned()],
@@ -148,6 +156,13 @@ pub fn read(via: Via, node: &Node, places: &Places) -> Result<Lifted, SourceErro
             let remark = |notice: &nftables::Notice| Remark { code: notice.code(), text: notice.to_string() };
             Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
         }
+        Via::Ipvs => {
+            let state = ipvs::read_node(node)?;
+            let none = if state.state.ipvs.version.is_none() { " (the kernel has none)" } else { "" };
+            let place = format!("IPVS of {}{none}", node.label());
+            let remark = |notice: &ipvs::Notice| Remark { code: notice.code(), text: notice.to_string() };
+            Lifted { via, place, notices: state.notices.iter().map(remark).collect(), table: state.table }
+        }
         Via::Ebpf | Via::Cilium if !node.is_live() => return Err(SourceError::NoMaps { label: node.label() }),
         Via::Ebpf => Lifted {
             via,
@@ -166,7 +181,8 @@ pub fn read(via: Via, node: &Node, places: &Places) -> Result<Lifted, SourceErro
 
 /// Gives the frontends of `table` the names that `known` has for the same address, port and protocol.
 ///
-/// BPF maps hold no names: without this, `kpx inspect --via ebpf` could show addresses only.
+/// BPF maps and IPVS hold no names: without this, `kpx inspect --via ebpf` could show addresses only. Nor does IPVS tell whose
+/// health check a port is.
 #[must_use]
 pub fn join_names(table: &ServiceTable, known: &ServiceTable) -> ServiceTable {
     let named = |frontend: &Frontend| {
@@ -182,5 +198,10 @@ pub fn join_names(table: &ServiceTable, known: &ServiceTable) -> ServiceTable {
     let mut joined =
         ServiceTable::new(table.frontends().iter().map(named).collect(), table.v4.clone(), table.v6.clone());
     joined.health_checks.clone_from(&table.health_checks);
+    for (port, services) in joined.health_checks.iter_mut().flatten().filter(|(_, services)| services.is_empty()) {
+        if let Some(of) = known.health_checks.as_ref().and_then(|all| all.get(port)) {
+            services.clone_from(of);
+        }
+    }
     joined
 }

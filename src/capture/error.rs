@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::command::CommandError;
+use super::netlink::NetlinkError;
 use super::{Item, api::ApiError};
 use crate::error::Hinted;
 
@@ -60,6 +61,14 @@ pub enum CaptureError {
         place: &'static str,
         /// Why.
         source: io::Error,
+    },
+    /// A subsystem of the kernel did not tell.
+    #[error("cannot capture {item} by netlink")]
+    Netlink {
+        /// What was wanted.
+        item: Item,
+        /// Why.
+        source: NetlinkError,
     },
     /// Something answered, but not as kube-proxy does.
     #[error("cannot capture {item} from {place}")]
@@ -144,6 +153,7 @@ impl Hinted for CaptureError {
             }
             Self::Command { source, .. } => source.hints(),
             Self::Api { source, .. } => source.hints(),
+            Self::Netlink { source, .. } => source.hints(),
             Self::Kernel { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 vec!["run kpx as root".to_owned()]
             }

@@ -77,8 +77,16 @@ pub enum Item {
     RouteRules,
     /// The networking lines of `sysctl -a`.
     Sysctl,
-    /// `/proc/net/nf_conntrack`, or `conntrack -L -o extended`, which has the same form.
+    /// A dump of ctnetlink, messages one after the other; or `/proc/net/nf_conntrack` or `conntrack -L -o extended`, which tell
+    /// less.
     Conntrack,
+    /// `conntrack -S`.
+    ConntrackStats,
+    /// Answers of generic netlink's family `IPVS`, one after the other: information, configuration, virtual services, then the
+    /// servers of each in the same order. Empty where the kernel has no IPVS.
+    Ipvs,
+    /// `/proc/net/ip_vs_conn`.
+    IpvsConnections,
     /// BPF programs, links and maps: JSON of [`super::BpfObjects`].
     BpfObjects,
     /// Listening TCP sockets and who holds them: JSON of a list of [`super::Listener`].
@@ -114,13 +122,16 @@ use Variant::{Legacy, Nft};
 
 impl Item {
     /// Every item, in the order in which a snapshot takes them: what changes fastest is read close together.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Host,
         Self::IptablesSave(V4, Legacy),
         Self::IptablesSave(V6, Legacy),
         Self::IptablesSave(V4, Nft),
         Self::IptablesSave(V6, Nft),
         Self::Conntrack,
+        Self::ConntrackStats,
+        Self::Ipvs,
+        Self::IpvsConnections,
         Self::Ipset,
         Self::Nfacct,
         Self::ProxyMode,
@@ -162,6 +173,9 @@ impl Item {
             Self::RouteRules => "route-rules",
             Self::Sysctl => "sysctl",
             Self::Conntrack => "conntrack",
+            Self::ConntrackStats => "conntrack-stats",
+            Self::Ipvs => "ipvs",
+            Self::IpvsConnections => "ipvs-connections",
             Self::BpfObjects => "bpf-objects",
             Self::Listeners => "listeners",
             Self::Processes => "processes",
@@ -196,7 +210,10 @@ impl Item {
             Self::Routes => &["ip-route.json"],
             Self::RouteRules => &["ip-rule.json"],
             Self::Sysctl => &["sysctl.txt"],
-            Self::Conntrack => &["nf_conntrack.txt", "conntrack-L.txt"],
+            Self::Conntrack => &["netlink-conntrack.bin", "nf_conntrack.txt", "conntrack-L.txt"],
+            Self::ConntrackStats => &["conntrack-S.txt"],
+            Self::Ipvs => &["netlink-ipvs.bin"],
+            Self::IpvsConnections => &["proc-net-ip_vs_conn.txt"],
             Self::BpfObjects => &["bpf.json"],
             Self::Listeners => &["listeners.json"],
             Self::Processes => &["processes.json"],
@@ -230,6 +247,10 @@ impl fmt::Display for Item {
         f.write_str(self.name())
     }
 }
+
+/// Recordings by hand hold IPVS's answers in a file for each question: joined in this order they are [`Item::Ipvs`].
+pub(super) const IPVS_PARTS: [&str; 4] =
+    ["netlink-ipvs-info.bin", "netlink-ipvs-config.bin", "netlink-ipvs-services.bin", "netlink-ipvs-dests.bin"];
 
 /// The plain name of a family's rules in a snapshot: those of the variant that kube-proxy used.
 pub(super) const fn plain_save_file(family: Family) -> &'static str {

@@ -16,10 +16,11 @@ pub(super) enum Part {
     Nfacct,
     IpSet,
     Ctnetlink,
+    Ipvs,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::NfTables, Self::Nfacct, Self::IpSet, Self::Ctnetlink];
+    const ALL: [Self; 5] = [Self::NfTables, Self::Nfacct, Self::IpSet, Self::Ctnetlink, Self::Ipvs];
 
     pub(super) const fn module(self) -> &'static str {
         match self {
@@ -27,6 +28,7 @@ impl Part {
             Self::Nfacct => "nfnetlink_acct",
             Self::IpSet => "ip_set",
             Self::Ctnetlink => "nf_conntrack_netlink",
+            Self::Ipvs => "ip_vs",
         }
     }
 
@@ -37,12 +39,13 @@ impl Part {
             Self::Nfacct => b"nfnl_acct_find_get",
             Self::IpSet => b"ip_set_test",
             Self::Ctnetlink => b"ctnetlink_get_conntrack",
+            Self::Ipvs => b"ip_vs_conn_put",
         }
     }
 
     /// Whether it is there now, as a module or built in.
     pub(super) fn is_there(self) -> io::Result<bool> {
-        static BUILT_IN: OnceLock<Result<[bool; 4], io::ErrorKind>> = OnceLock::new();
+        static BUILT_IN: OnceLock<Result<[bool; 5], io::ErrorKind>> = OnceLock::new();
         if Path::new("/sys/module").join(self.module()).exists() {
             return Ok(true);
         }
@@ -54,12 +57,12 @@ impl Part {
 }
 
 /// Built-in parts have no folder in /sys/module unless they have parameters: the symbol table knows them all.
-fn scan() -> io::Result<[bool; 4]> {
+fn scan() -> io::Result<[bool; 5]> {
     find(BufReader::with_capacity(1 << 16, fs::File::open("/proc/kallsyms")?))
 }
 
-fn find(mut symbols: impl io::BufRead) -> io::Result<[bool; 4]> {
-    let mut found = [false; 4];
+fn find(mut symbols: impl io::BufRead) -> io::Result<[bool; 5]> {
+    let mut found = [false; 5];
     let mut line = Vec::new();
     while !found.iter().all(|f| *f) {
         line.clear();
@@ -83,6 +86,6 @@ mod tests {
         let table = "0000000000000000 T nft_do_chain_ipv4\n\
                      0000000000000000 T nft_do_chain\t[nf_tables]\n\
                      0000000000000000 t ctnetlink_get_conntrack\n\nrubbish\n";
-        assert_eq!(find(table.as_bytes()).expect("reads"), [true, false, false, true]);
+        assert_eq!(find(table.as_bytes()).expect("reads"), [true, false, false, true, false]);
     }
 }

@@ -12,7 +12,7 @@ use super::host::{self, Host};
 use super::item::{Item, Variant};
 use super::kernel::Part;
 use super::setup::Setup;
-use super::{Captured, NodeOptions, api, listeners, nft, processes, proxy, sysctl};
+use super::{Captured, NodeOptions, api, conntrack, ipvs, listeners, nft, processes, proxy, sysctl};
 use crate::model::Family;
 
 /// This node, in the network namespace that the process is in.
@@ -53,7 +53,10 @@ impl Live {
                 commands(item)
             }
             Item::Sysctl => kernel(item, SYSCTL, sysctl::read()),
-            Item::Conntrack => conntrack(),
+            Item::Conntrack => conntrack::table(),
+            Item::ConntrackStats => conntrack::stats(),
+            Item::Ipvs => ipvs::state(),
+            Item::IpvsConnections => ipvs::connections(),
             Item::BpfObjects => as_json(item, BPF, BpfObjects::read()),
             Item::Listeners => as_json(item, SOCKETS, listeners::read()),
             Item::Processes => as_json(item, PROCESSES, processes::read()),
@@ -78,8 +81,6 @@ const BPF: &str = "bpf(2)";
 const SOCKETS: &str = "/proc/net/tcp";
 const PROCESSES: &str = "/proc";
 const SETUP: &str = "/etc";
-/// Of this thread, so that a thread in another namespace than the process sees its own.
-const CONNTRACK: &str = "/proc/thread-self/net/nf_conntrack";
 
 /// How an item is read, for `capture.json`.
 pub(super) fn source(item: Item) -> String {
@@ -92,7 +93,9 @@ pub(super) fn source(item: Item) -> String {
         Item::Host => "uname".to_owned(),
         Item::IptablesSave(family, variant) => format!("{} -c", save_program(family, variant)),
         Item::Sysctl => SYSCTL.to_owned(),
-        Item::Conntrack => "/proc/net/nf_conntrack".to_owned(),
+        Item::Conntrack | Item::ConntrackStats => conntrack::PLACE.to_owned(),
+        Item::Ipvs => ipvs::PLACE.to_owned(),
+        Item::IpvsConnections => "/proc/net/ip_vs_conn".to_owned(),
         Item::BpfObjects => BPF.to_owned(),
         Item::NftOthers => nft::SOURCE.to_owned(),
         Item::Listeners => SOCKETS.to_owned(),
@@ -115,10 +118,6 @@ fn programs(item: Item) -> Vec<(&'static str, Vec<&'static str>)> {
             vec![of("-4"), of("-6")]
         }
         Item::RouteRules => vec![("ip", vec!["-j", "rule"])],
-        Item::Conntrack => {
-            let of = |family| ("conntrack", vec!["-L", "-o", "extended", "-f", family]);
-            vec![of("ipv4"), of("ipv6")]
-        }
         _ => Vec::new(),
     }
 }
@@ -200,27 +199,12 @@ fn plain_variant(program: &str) -> Option<Variant> {
     Some(if nft { Variant::Nft } else { Variant::Legacy })
 }
 
-fn conntrack() -> Result<Captured, CaptureError> {
-    let item = Item::Conntrack;
-    match fs::read(CONNTRACK) {
-        Ok(bytes) => Ok(Captured::Present { bytes, place: source(item) }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if there(item, Part::Ctnetlink)? {
-                commands(item)
-            } else {
-                Ok(nothing(Part::Ctnetlink, b""))
-            }
-        }
-        Err(source) => Err(CaptureError::Kernel { item, place: CONNTRACK, source }),
-    }
-}
-
-fn there(item: Item, part: Part) -> Result<bool, CaptureError> {
+pub(super) fn there(item: Item, part: Part) -> Result<bool, CaptureError> {
     part.is_there().map_err(|source| CaptureError::Kernel { item, place: "/proc/kallsyms", source })
 }
 
 /// What a tool would print on a kernel without the part that it lists.
-fn nothing(part: Part, bytes: &[u8]) -> Captured {
+pub(super) fn nothing(part: Part, bytes: &[u8]) -> Captured {
     Captured::Present { bytes: bytes.to_vec(), place: format!("the kernel has no {}", part.module()) }
 }
 

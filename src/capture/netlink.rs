@@ -4,9 +4,10 @@ use std::io;
 
 use netlink_packet_core::NlasIterator;
 use netlink_sys::Socket;
-use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 
 use super::kernel::Part;
+use crate::error::Hinted;
 
 /// Why the kernel gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,18 @@ pub enum NetlinkError {
     Short,
 }
 
+impl Hinted for NetlinkError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Refused(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                vec!["run kpx as root".to_owned()]
+            }
+            Self::Changed => vec!["try again".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// One request: its type and what follows the netlink header.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -38,6 +51,11 @@ impl Request {
     /// A request to a subsystem of netfilter (`nfgenmsg`) without attributes yet.
     pub fn netfilter(subsystem: u8, message: u8, family: u8) -> Self {
         Self { kind: u16::from(subsystem) << 8 | u16::from(message), body: vec![family, 0, 0, 0] }
+    }
+
+    /// A request to a family of generic netlink (`genlmsghdr`) without attributes yet.
+    pub fn generic(family: u16, command: u8, version: u8) -> Self {
+        Self { kind: family, body: vec![command, version, 0, 0] }
     }
 
     /// Adds an attribute.
@@ -66,6 +84,8 @@ pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 }
 
 const HEADER: usize = 16;
+/// Length of `genlmsghdr`.
+pub const GENERIC_HEADER: usize = 4;
 const HEADER_OF_ATTRIBUTE: usize = 4;
 
 // linux/netlink.h
@@ -75,6 +95,12 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
+
+// linux/genetlink.h
+const GENL_ID_CTRL: u16 = 16;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// Room for one datagram: the kernel fills at most 32 KiB in a dump.
 const DATAGRAM: usize = 1 << 16;
@@ -104,6 +130,23 @@ impl Netlink {
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&netlink.socket, ANSWERS)
             .map_err(|e| NetlinkError::Socket(e.into()))?;
         Ok(Some(netlink))
+    }
+
+    /// Opens a socket to the kernel's IPVS, with the number of its family; `None` where the kernel has none, which asking
+    /// would load.
+    pub fn ipvs() -> Result<Option<(Self, u16)>, NetlinkError> {
+        if !Part::Ipvs.is_there().map_err(NetlinkError::Socket)? {
+            return Ok(None);
+        }
+        let mut netlink = Self::open(NETLINK_GENERIC)?;
+        let mut family = None;
+        let request = Request::generic(GENL_ID_CTRL, CTRL_CMD_GETFAMILY, 1).with(CTRL_ATTR_FAMILY_NAME, b"IPVS\0");
+        netlink.ask(&[request], |_, body| {
+            let id = attributes(body.get(GENERIC_HEADER..).unwrap_or_default())
+                .find(|(kind, _)| *kind == CTRL_ATTR_FAMILY_ID);
+            family = id.and_then(|(_, value)| value.first_chunk()).map(|b| u16::from_ne_bytes(*b)).or(family);
+        })?;
+        Ok(Some((netlink, family.ok_or(NetlinkError::Short)?)))
     }
 
     /// Opens a socket to rtnetlink: interfaces, addresses and traffic control.
@@ -148,11 +191,30 @@ impl Netlink {
 
     /// Asks for all objects of a kind; `each` gets the type and body of each answer.
     pub fn dump(&mut self, request: &Request, mut each: impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
-        self.sequence += 1;
-        let mut out = Vec::new();
-        write(&mut out, request, NLM_F_DUMP, self.sequence);
-        self.socket.send(&out, 0).map_err(NetlinkError::Socket)?;
-        self.receive(1, &mut each)
+        self.start_dump(request)?;
+        self.receive(1, |message| {
+            if !message.is_end() {
+                each(message.kind, message.body);
+            }
+        })
+    }
+
+    /// Asks for all objects of a kind and appends the answers, headers and end included, for [`replay`].
+    pub fn record(&mut self, request: &Request, out: &mut Vec<u8>) -> Result<(), NetlinkError> {
+        self.start_dump(request)?;
+        self.receive(1, |message| out.extend(message.whole))
+    }
+
+    /// Asks for one object and appends the answer, header included, for [`replay`].
+    pub fn record_one(&mut self, request: &Request, out: &mut Vec<u8>) -> Result<(), NetlinkError> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, request, NLM_F_ACK, self.next());
+        self.socket.send(&bytes, 0).map_err(NetlinkError::Socket)?;
+        self.receive(1, |message| {
+            if !message.is_end() {
+                out.extend(message.whole);
+            }
+        })
     }
 
     /// Asks for single objects, all at once: keep batches to a hundred answers or so.
@@ -162,37 +224,46 @@ impl Netlink {
             return Ok(());
         }
         for request in requests {
-            self.sequence += 1;
-            write(&mut out, request, NLM_F_ACK, self.sequence);
+            write(&mut out, request, NLM_F_ACK, self.next());
         }
         self.socket.send(&out, 0).map_err(NetlinkError::Socket)?;
-        self.receive(requests.len(), &mut each)
+        self.receive(requests.len(), |message| {
+            if !message.is_end() {
+                each(message.kind, message.body);
+            }
+        })
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence += 1;
+        self.sequence
+    }
+
+    fn start_dump(&mut self, request: &Request) -> Result<(), NetlinkError> {
+        let mut out = Vec::new();
+        write(&mut out, request, NLM_F_DUMP, self.next());
+        self.socket.send(&out, 0).map(drop).map_err(NetlinkError::Socket)
     }
 
     /// Reads until so many requests are answered to the end. The first error is told when all are, so that no answer is
     /// taken for one to a later request.
-    fn receive(&mut self, mut open: usize, each: &mut impl FnMut(u16, &[u8])) -> Result<(), NetlinkError> {
+    fn receive(&mut self, mut open: usize, mut each: impl FnMut(&Message<'_>)) -> Result<(), NetlinkError> {
         let mut error = None;
         while open > 0 {
             self.buffer.clear();
             self.socket.recv(&mut self.buffer, 0).map_err(NetlinkError::Socket)?;
             let mut rest = &self.buffer[..];
-            while !rest.is_empty() {
-                let message = Message::first(rest).ok_or(NetlinkError::Short)?;
+            while let Some(message) = Message::next(&mut rest)? {
                 if message.flags & NLM_F_DUMP_INTR != 0 {
                     error.get_or_insert(NetlinkError::Changed);
                 }
-                match message.kind {
-                    NLMSG_ERROR | NLMSG_DONE => {
-                        open -= 1;
-                        let number = message.body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
-                        if number < 0 {
-                            error.get_or_insert(NetlinkError::Refused(io::Error::from_raw_os_error(-number)));
-                        }
+                if message.is_end() {
+                    open = open.saturating_sub(1);
+                    if let Some(refused) = message.refusal() {
+                        error.get_or_insert(refused);
                     }
-                    kind => each(kind, message.body),
                 }
-                rest = rest.get(message.length.next_multiple_of(4)..).unwrap_or_default();
+                each(&message);
             }
         }
         error.map_or(Ok(()), Err)
@@ -204,21 +275,65 @@ impl Netlink {
     }
 }
 
+/// What a recording of answers holds, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recorded<'a> {
+    /// Type and body of an answer.
+    Answer(u16, &'a [u8]),
+    /// All answers to one dump have come.
+    End,
+}
+
+/// Reads recorded answers, as [`Netlink::record`] appends them or a capture of datagrams holds them.
+pub fn replay<'a>(mut bytes: &'a [u8], mut each: impl FnMut(Recorded<'a>)) -> Result<(), NetlinkError> {
+    while let Some(message) = Message::next(&mut bytes)? {
+        match (message.is_end(), message.refusal()) {
+            (_, Some(refused)) => return Err(refused),
+            (true, None) => each(Recorded::End),
+            (false, None) => each(Recorded::Answer(message.kind, message.body)),
+        }
+    }
+    Ok(())
+}
+
 struct Message<'a> {
     kind: u16,
     flags: u16,
-    length: usize,
+    whole: &'a [u8],
     body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
+    /// Takes the first message off `rest`; `None` at the end.
+    fn next(rest: &mut &'a [u8]) -> Result<Option<Self>, NetlinkError> {
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let message = Self::first(rest).ok_or(NetlinkError::Short)?;
+        *rest = rest.get(message.whole.len()..).unwrap_or_default();
+        Ok(Some(message))
+    }
+
     fn first(bytes: &'a [u8]) -> Option<Self> {
         let (length, rest) = bytes.split_first_chunk()?;
         let (kind, rest) = rest.split_first_chunk()?;
         let (flags, _) = rest.split_first_chunk()?;
         let length = usize::try_from(u32::from_ne_bytes(*length)).ok()?;
         let body = bytes.get(HEADER..length)?;
-        Some(Self { kind: u16::from_ne_bytes(*kind), flags: u16::from_ne_bytes(*flags), length, body })
+        // The last message may lack its padding.
+        let whole = bytes.get(..length.next_multiple_of(4)).unwrap_or(bytes);
+        Some(Self { kind: u16::from_ne_bytes(*kind), flags: u16::from_ne_bytes(*flags), whole, body })
+    }
+
+    const fn is_end(&self) -> bool {
+        matches!(self.kind, NLMSG_ERROR | NLMSG_DONE)
+    }
+
+    /// The error with which a request ended.
+    fn refusal(&self) -> Option<NetlinkError> {
+        let number = self.body.first_chunk().map_or(0, |b| i32::from_ne_bytes(*b));
+        (self.is_end() && number < 0)
+            .then(|| NetlinkError::Refused(io::Error::from_raw_os_error(number.saturating_neg())))
     }
 }
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::CaptureError;
-use super::item::{Item, Variant, plain_save_file};
+use super::item::{IPVS_PARTS, Item, Variant, plain_save_file};
 use super::manifest::Manifest;
 use super::store::{Found, Store};
 use super::{Captured, proxy};
@@ -45,6 +45,10 @@ impl Recorded {
                 None => self.first_with_variant(item.files())?,
                 found => found,
             },
+            Item::Ipvs => match self.first(item.files())? {
+                None => self.joined(&IPVS_PARTS)?,
+                found => found,
+            },
             _ => match item.api_kind() {
                 Some(kind) => return self.objects(item, kind),
                 None => self.first(item.files())?,
@@ -74,6 +78,19 @@ impl Recorded {
         }
         let reason = self.manifest.as_ref().and_then(|m| m.why_absent(item.name()));
         Captured::Absent { reason: reason.unwrap_or("not in the snapshot").to_owned() }
+    }
+
+    /// Several files as one, up to the first that is missing: where there are no services, nobody asks for servers.
+    fn joined(&self, names: &[&str]) -> Result<Option<Found>, CaptureError> {
+        let mut joined: Option<Found> = None;
+        for name in names {
+            let Some(found) = self.store.read(name)? else { break };
+            match &mut joined {
+                Some(joined) => joined.bytes.extend(found.bytes),
+                None => joined = Some(found),
+            }
+        }
+        Ok(joined)
     }
 
     fn first(&self, names: &[&str]) -> Result<Option<Found>, CaptureError> {

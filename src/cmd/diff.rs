@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::selection::Selection;
 use super::{Context, notices};
 use crate::dataplane::{NotServed, Served};
+use crate::inspect::ipvs::as_ipvs;
 use crate::model::{Difference, FieldDifference, Frontend, Side, TrafficSource, diff};
 use crate::source::{Lifted, Via, join_names};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, count, to_value};
@@ -37,7 +38,7 @@ pub struct Args {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     if args.a == args.b {
         return Err(Failure::usage(format!("{} compared with itself never differs", args.a))
-            .hint("name two of api, iptables, nftables, ebpf and cilium, such as kpx diff api iptables"));
+            .hint("name two of api, iptables, nftables, ipvs, ebpf and cilium, such as kpx diff api iptables"));
     }
     let node = context.node()?;
     let (a, b) = (context.lift(&node, args.a)?, context.lift(&node, args.b)?);
@@ -57,10 +58,17 @@ struct Comparison {
     differences: Vec<Difference>,
     /// Where kpx's maps are one side: what the other side has and the maps are not meant to.
     with_the_rules: Vec<(Frontend, NotServed)>,
+    /// Where IPVS is one side: what its mode does otherwise than the other side asks for, by design.
+    by_ipvs_mode: Vec<Difference>,
 }
 
 impl Comparison {
     fn of(mut a: Lifted, mut b: Lifted, selection: &Selection) -> Self {
+        let by_ipvs_mode = match (a.via, b.via) {
+            (Via::Ipvs, _) => as_in_ipvs_mode(&mut a, &mut b, selection),
+            (_, Via::Ipvs) => as_in_ipvs_mode(&mut b, &mut a, selection),
+            _ => Vec::new(),
+        };
         let narrow = |maps: &mut Lifted, other: &mut Lifted| {
             if maps.via.is_nameless() {
                 maps.table = join_names(&maps.table, &other.table);
@@ -77,7 +85,7 @@ impl Comparison {
         a.table = selection.of(a.table);
         b.table = selection.of(b.table);
         with_the_rules.retain(|(frontend, _)| selection.keeps(frontend));
-        Self { differences: diff(&a.table, &b.table), a, b, with_the_rules }
+        Self { differences: diff(&a.table, &b.table), a, b, with_the_rules, by_ipvs_mode }
     }
 
     fn footer(&self) -> String {
@@ -94,7 +102,12 @@ impl Comparison {
             0 => String::new(),
             n => format!("; {n} more stay with the rules, not meant for the maps"),
         };
-        format!("{differences} in {of}{tally}{rest}")
+        let frontends = self.by_ipvs_mode.iter().filter(|d| matches!(d, Difference::Frontend { .. })).count();
+        let mode = match frontends {
+            0 => String::new(),
+            n => format!("; {} served as IPVS mode does, not as asked (-o json names them)", count(n, "frontend")),
+        };
+        format!("{differences} in {of}{tally}{rest}{mode}")
     }
 
     /// How many differences are of which sort, the most frequent first.
@@ -117,12 +130,22 @@ impl Comparison {
     }
 }
 
+/// Makes of `asked` what kube-proxy in IPVS mode makes of it, and tells how that differs.
+fn as_in_ipvs_mode(ipvs: &mut Lifted, asked: &mut Lifted, selection: &Selection) -> Vec<Difference> {
+    let done = as_ipvs(&asked.table);
+    let differences = diff(&selection.of(asked.table.clone()), &selection.of(done.clone()));
+    ipvs.table = join_names(&ipvs.table, &done);
+    asked.table = done;
+    differences
+}
+
 /// The heading of a column of values.
 const fn heading(via: Via) -> &'static str {
     match via {
         Via::Api => "API",
         Via::Iptables => "IPTABLES",
         Via::Nftables => "NFTABLES",
+        Via::Ipvs => "IPVS",
         Via::Ebpf => "EBPF",
         Via::Cilium => "CILIUM",
     }
@@ -188,6 +211,9 @@ impl Report for Comparison {
             })
             .collect();
         extra.insert("with_the_rules".to_owned(), json!(rest));
+        if !self.by_ipvs_mode.is_empty() {
+            extra.insert("by_ipvs_mode".to_owned(), json!(self.by_ipvs_mode));
+        }
         extra
     }
 

@@ -230,11 +230,13 @@ impl Context {
         Ok(lifted)
     }
 
-    /// The same with the names that BPF maps do not hold: from the API's objects where they are given, else from the rules.
+    /// The same with the names that BPF maps and IPVS do not hold: from the API's objects where they are given, else from the
+    /// rules, of which IPVS mode has none that tell.
     fn lift_named(&self, node: &Node, via: Via) -> Result<Lifted, Failure> {
         let mut lifted = self.lift(node, via)?;
         if via.is_nameless() {
-            match self.lift(node, self.via(None)) {
+            let known = if via == Via::Ipvs { Via::Api } else { self.via(None) };
+            match self.lift(node, known) {
                 Ok(known) => lifted.table = source::join_names(&lifted.table, &known.table),
                 Err(failure) => lifted
                     .notices

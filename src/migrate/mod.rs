@@ -6,7 +6,6 @@
 //! either direction.
 
 mod engine;
-pub mod flows;
 mod gates;
 mod journal;
 mod phase;

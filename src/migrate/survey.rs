@@ -11,7 +11,7 @@ use super::proxy::ProxyHealth;
 use crate::capture::{self, CaptureError, Captured, Item, Node, Variant};
 use crate::dataplane::{ForeignHook, Paths, foreign_hooks};
 use crate::error::{Hinted, with_causes};
-use crate::inspect::{iptables, kube};
+use crate::inspect::{conntrack, iptables, kube};
 use crate::model::{Family, ServiceTable};
 
 /// The state of one node, as a plan needs it.
@@ -95,6 +95,9 @@ pub enum ReadError {
     /// Rules.
     #[error(transparent)]
     Iptables(#[from] iptables::IptablesError),
+    /// Connection tracking.
+    #[error(transparent)]
+    Conntrack(#[from] conntrack::ConntrackError),
 }
 
 impl Hinted for ReadError {
@@ -103,6 +106,7 @@ impl Hinted for ReadError {
             Self::Capture(source) => source.hints(),
             Self::Kube(source) => source.hints(),
             Self::Iptables(source) => source.hints(),
+            Self::Conntrack(source) => source.hints(),
         }
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use fs_err as fs;
 
-use super::flows;
 use super::journal::sync_dir;
 use super::phase::World;
 use super::probe::{self, ProbeError, Probed, Request};
@@ -22,6 +21,7 @@ use crate::dataplane::{
     node_addresses,
 };
 use crate::error::Hinted;
+use crate::inspect::conntrack::{self, ConntrackError, Limits};
 use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
 
 /// How patient a run is, and how bold.
@@ -209,9 +209,6 @@ impl NodeWorld<'_> {
 
     /// UDP flows to served frontends that the kernel's rules translate now.
     pub fn kernel_flows(&self) -> Result<Vec<KernelFlow>, StepError> {
-        let Captured::Present { bytes, .. } = self.node.read(Item::Conntrack).map_err(ReadError::from)? else {
-            return Ok(Vec::new());
-        };
         let served: BTreeSet<_> = self
             .served
             .frontends()
@@ -221,16 +218,22 @@ impl NodeWorld<'_> {
             .collect();
         // A NodePort is served at whatever address of the node.
         let node_port = |to: SocketAddr| SocketAddr::new(Family::of(to.ip()).unspecified(), to.port());
-        let translated = flows::parse(&bytes)
-            .into_iter()
-            .filter(|flow| served.contains(&flow.frontend) || served.contains(&node_port(flow.frontend)));
-        Ok(translated
-            .map(|flow| KernelFlow {
-                frontend: flow.frontend,
-                source_port: flow.client.port(),
-                expires_in: flow.expires_in,
-            })
-            .collect())
+        let mut flows = Vec::new();
+        let read = conntrack::read_node(self.node, |entry| {
+            let frontend = entry.original.destination;
+            let translated = entry.service_protocol() == Some(Protocol::Udp) && entry.is_to_backend();
+            if translated && (served.contains(&frontend) || served.contains(&node_port(frontend))) {
+                flows.push(KernelFlow {
+                    frontend,
+                    source_port: entry.original.source.port(),
+                    expires_in: Duration::from_secs(entry.timeout.unwrap_or(0).into()),
+                });
+            }
+        });
+        match read {
+            Ok(_) | Err(ConntrackError::NotCaptured { .. }) => Ok(flows),
+            Err(error) => Err(ReadError::from(error).into()),
+        }
     }
 
     /// How long after its last datagram conntrack keeps a UDP flow, by the sysctls of the node's namespace.
@@ -239,7 +242,7 @@ impl NodeWorld<'_> {
             Captured::Present { bytes, .. } => bytes,
             Captured::Absent { .. } => Vec::new(),
         };
-        Ok(flows::udp_time(&text))
+        Ok(Limits::parse(&text).udp_time())
     }
 
     /// Connects to the first frontends of each class, from inside the cgroup.

@@ -314,6 +314,8 @@ pub enum Origin {
         /// JSON path, such as `spec.ports[0]`.
         field: Box<str>,
     },
+    /// A virtual service of IPVS.
+    VirtualService(SocketAddr, Protocol),
     /// An entry of a pinned BPF map.
     MapEntry {
         /// Name of the map.
@@ -335,6 +337,7 @@ impl fmt::Display for Origin {
                 write!(f, "{ip} kube-proxy map {map} {{ {key} }}")
             }
             Self::Object { kind, name, field } => write!(f, "{kind} {name} {field}"),
+            Self::VirtualService(address, protocol) => write!(f, "IPVS {address}/{protocol}"),
             Self::MapEntry { map, id } => write!(f, "map {map} service {id}"),
         }
     }

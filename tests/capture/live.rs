@@ -1,6 +1,7 @@
 //! Live nodes: namespaces with real rules, sets and connections in them.
 
 use kpx::capture::{Item, Node, NodeOptions, Variant, command};
+use kpx::inspect::conntrack::{Entry, read_recorded};
 use kpx::model::Family;
 use serde_json::Value;
 
@@ -152,8 +153,12 @@ fn addresses_routes_sets_connections_and_sysctls() {
     assert_eq!(json(&read_text(&node, Item::RouteRules)), json(&netns.run("ip", &["-j", "rule"], None)));
 
     assert_eq!(read_text(&node, Item::Ipset), netns.run("ipset", &["save"], None));
-    let connections = read_text(&node, Item::Conntrack);
-    assert!(connections.contains("ESTABLISHED src=192.0.2.1 dst=192.0.2.2 sport=1000 dport=80"), "{connections}");
+    let mut connections = Vec::new();
+    let bytes = read(&node, Item::Conntrack).expect("it is there");
+    read_recorded(&bytes, |entry| connections.push(*entry)).expect("whole");
+    let ports = |e: &Entry| (e.phase(), e.original.source.port(), e.original.destination.port());
+    assert_eq!(connections.iter().map(ports).collect::<Vec<_>>(), [("ESTABLISHED", 1000, 80)]);
+    assert!(read_text(&node, Item::ConntrackStats).starts_with("cpu=0 "));
 
     let oracle = netns.run("sh", &["-c", "sysctl -a 2>/dev/null"], None);
     let oracle: std::collections::BTreeSet<&str> = oracle.lines().map(str::trim_end).collect();

@@ -90,7 +90,7 @@ fn a_typing_mistake_is_named_and_exits_64() {
     assert_eq!((source.out.as_str(), source.code), ("", 64));
     insta::assert_snapshot!(source.err, @r"
     error: invalid value 'iptable' for '<B>'
-      [possible values: api, iptables, nftables, ebpf, cilium]
+      [possible values: api, iptables, nftables, ipvs, ebpf, cilium]
 
       tip: a similar value exists: 'iptables'
 
@@ -104,7 +104,7 @@ fn usage_that_only_the_command_knows_to_be_wrong_exits_64_too() {
     assert_eq!((same.out.as_str(), same.code), ("", 64));
     insta::assert_snapshot!(same.err, @r"
     error: api compared with itself never differs
-    hint: name two of api, iptables, nftables, ebpf and cilium, such as kpx diff api iptables
+    hint: name two of api, iptables, nftables, ipvs, ebpf and cilium, such as kpx diff api iptables
     ");
     for wrong in [&["inspect", "services", "--service", "cart"][..], &["inspect", "services", "-o", "xml"], &[]] {
         assert_eq!(run(wrong).code, 64, "{wrong:?}");

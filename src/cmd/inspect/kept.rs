@@ -22,14 +22,21 @@ use crate::ui::{Exit, Failure, count};
 pub(super) struct KeptArgs {
     /// Whose maps to read [default: kpx's; Cilium's where only they are pinned]
     #[arg(long, value_enum, value_name = "SOURCE")]
-    via: Option<Keeper>,
+    pub(super) via: Option<Keeper>,
     #[command(flatten)]
-    selection: Selection,
+    pub(super) filter: Filter,
+}
+
+/// Which entries are shown, and how often.
+#[derive(Args, Debug)]
+pub(super) struct Filter {
+    #[command(flatten)]
+    pub(super) selection: Selection,
     /// Show so many at most
     #[arg(long, value_name = "N")]
-    limit: Option<usize>,
+    pub(super) limit: Option<usize>,
     #[command(flatten)]
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 /// Reads, selects, names and shows entries of one sort, in the order of the lines' first cells.
@@ -41,7 +48,7 @@ pub(super) fn show<T: Entry>(
     lines: impl Fn(&T, &Named) -> Vec<Line>,
 ) -> Result<Exit, Failure> {
     live_only(context, "what BPF maps hold")?;
-    args.watch.run(context, |context| look(context, args, kind, &read, &lines))
+    args.filter.watch.run(context, |context| look(context, args, kind, &read, &lines))
 }
 
 fn look<T: Entry>(
@@ -61,13 +68,13 @@ fn look<T: Entry>(
     let nobody = Named::default();
     let of = |entry: &T| entry.service().and_then(|id| names.get(&id)).unwrap_or(&nobody);
     let selected = |entry: &&T| {
-        args.selection.keeps_name(of(entry).service.as_ref())
-            && args.selection.keeps_one_of(entry.endpoints().into_iter())
+        args.filter.selection.keeps_name(of(entry).service.as_ref())
+            && args.filter.selection.keeps_one_of(entry.endpoints().into_iter())
     };
     let mut chosen: Vec<&T> = kept.entries.iter().filter(selected).collect();
     let total = chosen.len();
     chosen.sort_by_cached_key(|entry| (of(entry).label.clone(), entry.endpoints()));
-    chosen.truncate(args.limit.unwrap_or(usize::MAX));
+    chosen.truncate(args.filter.limit.unwrap_or(usize::MAX));
     let first = if chosen.len() < total { format!("the first {} of ", chosen.len()) } else { String::new() };
     let footer = format!("{first}{}, read from {}", count(total, kind.noun), kept.place);
     let lines = chosen.into_iter().flat_map(|entry| lines(entry, of(entry))).collect();

@@ -5,6 +5,7 @@ mod attached;
 mod backends;
 mod bpf;
 mod conntrack;
+mod ipvs;
 mod kept;
 mod listing;
 mod maglev;
@@ -29,8 +30,10 @@ pub enum Inspect {
     Backends(backends::BackendsArgs),
     /// List clients that stay with their backends
     Affinity(affinity::Args),
-    /// List the flows that the packet path knows
+    /// Count the kernel's flows, or list those that a dataplane's packet path knows
     Conntrack(conntrack::Args),
+    /// List virtual services of IPVS with their servers and counters
+    Ipvs(ipvs::IpvsArgs),
     /// List the addresses that are replaced, and by which
     Nat(nat::Args),
     /// List how Maglev tables are shared among backends
@@ -55,7 +58,8 @@ pub(super) fn run(context: &mut Context, command: Inspect) -> Result<Exit, Failu
         Inspect::Backends(args) => backends::run(context, &args),
         Inspect::Service(args) => service::run(context, &args),
         Inspect::Affinity(args) => affinity::run(context, &args),
-        Inspect::Conntrack(args) => conntrack::run(context, &args),
+        Inspect::Conntrack(args) => conntrack::run(context, args),
+        Inspect::Ipvs(args) => ipvs::run(context, &args),
         Inspect::Nat(args) => nat::run(context, &args),
         Inspect::Maglev(args) => maglev::run(context, &args),
         Inspect::Map(args) => map::run(context, &args),

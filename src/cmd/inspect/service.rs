@@ -12,8 +12,9 @@ use crate::cmd::Context;
 use crate::cmd::selection::service_name;
 use crate::cmd::watch::Watch;
 use crate::dataplane::{Dataplane, Stats};
+use crate::inspect::conntrack::{self, ConntrackError};
 use crate::inspect::entry::{Flow, MapEntry};
-use crate::inspect::{cilium, conntrack, sockets};
+use crate::inspect::{cilium, sockets};
 use crate::kept::Keeper;
 use crate::model::{
     Backend, BackendState, Family, Frontend, FrontendKey, FrontendView, Protocol, ServiceName, ServiceTable,
@@ -198,16 +199,23 @@ impl ServiceReport {
             let ip = |key: &FrontendKey| key.ip == address.ip() || key.ip == Family::of(address.ip()).unspecified();
             keys.iter().any(|key| (key.port, key.protocol) == (address.port(), protocol) && ip(key))
         };
-        if let crate::capture::Captured::Present { bytes, .. } = node.read(crate::capture::Item::Conntrack)? {
-            let own = |e: &conntrack::Entry| to_frontend(e.destination, e.protocol);
-            self.connections.extend(conntrack::parse(&bytes).filter(own).map(|e| Connection {
-                seen: "conntrack",
-                protocol: e.protocol,
-                state: e.state,
-                client: e.client,
-                destination: e.destination,
-                backend: Some(e.answers).filter(|answers| *answers != e.destination),
-            }));
+        let connections = &mut self.connections;
+        let read = conntrack::read_node(node, |entry| {
+            let Some(protocol) = entry.service_protocol() else { return };
+            let (asked, answers) = (entry.original.destination, entry.reply.source);
+            if to_frontend(asked, protocol) {
+                connections.push(Connection {
+                    seen: "conntrack",
+                    protocol,
+                    state: entry.state.map(str::to_owned),
+                    client: entry.original.source,
+                    destination: asked,
+                    backend: entry.is_to_backend().then_some(answers),
+                });
+            }
+        });
+        if !matches!(read, Err(ConntrackError::NotCaptured { .. })) {
+            read?;
         }
         if context.globals.from.is_none() {
             let all = sockets::tcp().map_err(|error| Failure::new(format!("cannot list sockets: {error}")))?;
@@ -327,6 +335,7 @@ const fn heading(via: Via) -> &'static str {
         Via::Api => "API",
         Via::Iptables => "IPTABLES",
         Via::Nftables => "NFTABLES",
+        Via::Ipvs => "IPVS",
         Via::Ebpf => "EBPF",
         Via::Cilium => "CILIUM",
     }

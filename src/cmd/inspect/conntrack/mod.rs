@@ -1,18 +1,28 @@
-//! `kpx inspect conntrack`: the flows that the packet path knows.
+//! `kpx inspect conntrack`: the kernel's flows counted, or those that a dataplane's packet path knows.
 
+mod kernel;
+
+use clap::ValueEnum;
 use serde_json::json;
 
-use super::kept::{KeptArgs, Named, duration, endpoint, protocol, show, with_service};
+use super::kept::{Filter, KeptArgs, Named, duration, endpoint, protocol, show, with_service};
 use super::listing::{Kind, Line, known};
 use crate::cmd::Context;
+use crate::inspect::cilium;
 use crate::inspect::entry::Flow;
 use crate::kept::Keeper;
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
-  Open flows of a Service, looked at again every two seconds
-    $ kpx inspect conntrack --service shop/cart --watch
+  Which Services have how many flows in the kernel's table, and how full that is
+    $ kpx inspect conntrack
+
+  Which backends they go to, in a recorded node
+    $ kpx inspect conntrack --by backend --from node-a.tar.zst
+
+  Who translates: nf_nat by its rules, or somebody else, such as IPVS
+    $ kpx inspect conntrack --by nat -o json
 
   What Cilium knows of one client's flows, with flags and counters
     $ kpx inspect conntrack --via cilium --address 192.0.2.17 -o wide";
@@ -21,8 +31,24 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
+    /// Whose table to read [default: kernel; Cilium's where only its maps are pinned]
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    via: Option<Table>,
     #[command(flatten)]
-    kept: KeptArgs,
+    counting: kernel::Counting,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// Who keeps flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Table {
+    /// The kernel's connection tracking
+    Kernel,
+    /// kpx's own pinned BPF maps
+    Ebpf,
+    /// Cilium's pinned BPF maps
+    Cilium,
 }
 
 const FLOWS: Kind = Kind {
@@ -34,8 +60,21 @@ const FLOWS: Kind = Kind {
     whole: &["KIND", "SOURCE", "DESTINATION", "BACKEND"],
 };
 
-pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
-    show(context, &args.kept, &FLOWS, Keeper::conntrack, |entry, named| vec![line(entry, named)])
+pub(super) fn run(context: &mut Context, args: Args) -> Result<Exit, Failure> {
+    let places = context.globals.places();
+    let only_cilium = || !places.kpx.pins.is_dir() && cilium::is_there(&places.cilium).unwrap_or(false);
+    let table = match args.via {
+        Some(table) => table,
+        None if context.globals.from.is_none() && only_cilium() => Table::Cilium,
+        None => Table::Kernel,
+    };
+    let via = match table {
+        Table::Kernel => return kernel::run(context, &args.counting, &args.filter),
+        Table::Ebpf => Keeper::Ebpf,
+        Table::Cilium => Keeper::Cilium,
+    };
+    let kept = KeptArgs { via: Some(via), filter: args.filter };
+    show(context, &kept, &FLOWS, Keeper::conntrack, |entry, named| vec![line(entry, named)])
 }
 
 fn line(flow: &Flow, named: &Named) -> Line {
