@@ -69,7 +69,7 @@ pub(super) const CHECKS: [Check; 6] = [
         severity: Severity::Error,
         title: "nfacct counters that rules name but the kernel does not have",
         why: "The rules as saved cannot be restored: the way back of any change that relies on iptables-restore is closed.",
-        remedy: "Create the objects that the rules name.",
+        remedy: "Create the objects that the rules name, or let kube-proxy make the rules anew.",
         command: "nfacct add NAME",
         run: nfacct_missing,
     },
