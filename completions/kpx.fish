@@ -64,49 +64,51 @@ complete -c kpx -n "__fish_kpx_needs_command" -f -a "completions" -d 'Print a co
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "man" -d 'Write the man pages'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "checks" -d 'Print docs/checks.md'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
 markdown\t'Tables as Markdown, for issues and job summaries'"
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l kubeconfig -d 'kubeconfig file' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-headers -d 'Leave out the headings of tables'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-progress -d 'Show no progress'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s q -l quiet -d 'Say less: errors and data only'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "backends" -d 'List backends and the Services that use them'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "affinity" -d 'List clients that stay with their backends'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "conntrack" -d 'List the flows that the packet path knows'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "nat" -d 'List the addresses that are replaced, and by which'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "map" -d 'Show the entries of any BPF map of the host'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "maps" -d 'List BPF maps of the host, and whose they are'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "programs" -d 'List BPF programs of the host, and whose they are'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "links" -d 'List BPF links of the host, with their programs'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack nat maglev map maps programs links cgroups devices help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "backends" -d 'List backends and the Services that use them'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "affinity" -d 'List clients that stay with their backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "conntrack" -d 'Count the kernel\'s flows, or list those that a dataplane\'s packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "ipvs" -d 'List virtual services of IPVS with their servers and counters'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "nat" -d 'List the addresses that are replaced, and by which'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "map" -d 'Show the entries of any BPF map of the host'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "maps" -d 'List BPF maps of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "programs" -d 'List BPF programs of the host, and whose they are'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "links" -d 'List BPF links of the host, with their programs'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
 nftables\t'The tables kube-proxy wrote in nftables mode'
+ipvs\t'The virtual services, sets and rules kube-proxy wrote in IPVS mode'
 ebpf\t'kpx\'s own pinned BPF maps'
 cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -s n -l namespace -d 'Only Services of this namespace' -r
@@ -173,6 +175,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l via -d 'What to read [default: api with --services-from, else iptables]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
 iptables\t'The rules kube-proxy wrote, legacy or nft'
 nftables\t'The tables kube-proxy wrote in nftables mode'
+ipvs\t'The virtual services, sets and rules kube-proxy wrote in IPVS mode'
 ebpf\t'kpx\'s own pinned BPF maps'
 cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s n -l namespace -d 'Only Services of this namespace' -r
@@ -242,7 +245,18 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l via -d 'Whose table to read [default: kernel; Cilium\'s where only its maps are pinned]' -r -f -a "kernel\t'The kernel\'s connection tracking'
+ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l by -d 'Count the kernel\'s entries by this' -r -f -a "service\t'Frontend of a Service'
+backend\t'Backend of a Service'
+state\t'Protocol and state'
+nat\t'What is translated, and by whom'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l names -d 'Where Services and their backends are read [default: api with --services-from, else the rules]' -r -f -a "api\t'Services, EndpointSlices and Nodes of the Kubernetes API'
+iptables\t'The rules kube-proxy wrote, legacy or nft'
+nftables\t'The tables kube-proxy wrote in nftables mode'
+ipvs\t'The virtual services, sets and rules kube-proxy wrote in IPVS mode'
+ebpf\t'kpx\'s own pinned BPF maps'
 cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l service -d 'Only this Service' -r
@@ -277,6 +291,37 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l foreign -d 'Only virtual services that are not kube-proxy\'s'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
 cilium\t'Cilium\'s pinned BPF maps'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -s n -l namespace -d 'Only Services of this namespace' -r
@@ -516,7 +561,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "backends" -d 'List backends and the Services that use them'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "affinity" -d 'List clients that stay with their backends'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "conntrack" -d 'List the flows that the packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "conntrack" -d 'Count the kernel\'s flows, or list those that a dataplane\'s packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "ipvs" -d 'List virtual services of IPVS with their servers and counters'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "nat" -d 'List the addresses that are replaced, and by which'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from help" -f -a "map" -d 'Show the entries of any BPF map of the host'
@@ -1268,7 +1314,8 @@ complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "affinity" -d 'List clients that stay with their backends'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "conntrack" -d 'List the flows that the packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "conntrack" -d 'Count the kernel\'s flows, or list those that a dataplane\'s packet path knows'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "ipvs" -d 'List virtual services of IPVS with their servers and counters'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "nat" -d 'List the addresses that are replaced, and by which'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "maglev" -d 'List how Maglev tables are shared among backends'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "map" -d 'Show the entries of any BPF map of the host'
