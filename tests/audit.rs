@@ -19,6 +19,6 @@ fn said(judged: &[Judged], id: &str) -> String {
     match &judged.found {
         Err(skip) => format!("skipped: {}", skip.0),
         Ok(found) if found.is_empty() => "passed".to_owned(),
-        Ok(found) => found.iter().map(|e| format!("found {}: {}\n", e.at, e.text)).collect(),
+        Ok(found) => found.iter().map(|e| format!("found {}: {}", e.at, e.text)).collect::<Vec<_>>().join("\n"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 
 use ipnet::IpNet;
 
@@ -66,11 +66,11 @@ fn networks(cluster: &Cluster, place: &Place) -> BTreeMap<IpNet, NetworkFlags> {
 fn clients() -> std::io::Result<BTreeMap<u64, ClientAddresses>> {
     let found = namespaces::find()?;
     // A thread of its own enters them, since none comes back without leave.
-    let work = || found.iter().filter_map(client).collect();
+    let work = || found.iter().filter_map(|path| client(path)).collect();
     std::thread::scope(|scope| scope.spawn(work).join()).map_err(|_| std::io::ErrorKind::Other.into())
 }
 
-fn client(path: &PathBuf) -> Option<(u64, ClientAddresses)> {
+fn client(path: &Path) -> Option<(u64, ClientAddresses)> {
     netns::enter(&path.display().to_string()).ok()?;
     let cookie = sys::netns_cookie().ok()?;
     let mut client = ClientAddresses::default();

@@ -132,7 +132,9 @@ impl Api {
 
     /// The same for all kinds, and no watch goes on.
     pub(crate) fn refuse_all(&self, status: u16) {
-        KINDS.iter().for_each(|(_, kind, _)| self.refuse(kind, status));
+        for (_, kind, _) in &KINDS {
+            self.refuse(kind, status);
+        }
         self.cut();
     }
 

@@ -13,7 +13,7 @@ use super::api::{Api, node};
 use crate::dataplane::ground::Ground;
 
 /// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An API server and the place for an agent.
 pub(crate) struct Rig<'a> {

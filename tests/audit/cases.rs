@@ -113,7 +113,7 @@ fn cases() -> Vec<Case> {
         }),
         case("KPX-A129", "no KUBE-PROXY-CANARY", |f| f.replace(V4, ":KUBE-PROXY-CANARY - [0:0]\n", "")),
         case("KPX-A130", "iptables-nft filter FORWARD: policy DROP", |f| {
-            f.replace_all(V4, ":FORWARD ACCEPT", ":FORWARD DROP")
+            f.replace_all(V4, ":FORWARD ACCEPT", ":FORWARD DROP");
         }),
         case("KPX-A131", "KUBE-FIREWALL rule 2: -j DROP", |f| f.add(V4, "filter", &["-A KUBE-FIREWALL -j DROP"])),
         case("KPX-A132", "KUBE-FIREWALL rule 2", |f| {
@@ -188,7 +188,7 @@ fn of_nftables() -> Vec<Case> {
             f.nft("map", |map| {
                 if map["name"] == "service-nodeports" || map["name"] == "no-endpoint-nodeports" {
                     let elements = map["elem"].as_array_mut().expect("it has elements");
-                    elements.retain(|e| map_keeps(e));
+                    elements.retain(map_keeps);
                 }
             });
         }),
@@ -267,7 +267,7 @@ fn of_the_rest() -> Vec<Case> {
             ..nft("KPX-A404", "nf_conntrack_tcp_be_liberal: 0", |_| ())
         },
         case("KPX-A501", "cgroup_sock_addr program 7: cil_sock4_conne", |f| {
-            program(f, "cgroup_sock_addr", "cil_sock4_conne")
+            program(f, "cgroup_sock_addr", "cil_sock4_conne");
         }),
         case("KPX-A502", "sched_cls program 7: cil_from_netdev", |f| program(f, "sched_cls", "cil_from_netdev")),
         case("KPX-A601", "no kube-proxy runs", |f| {

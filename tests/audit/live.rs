@@ -1,5 +1,7 @@
 //! The audit of a live node, which is a network namespace here, and the commands that it advises.
 
+#![expect(clippy::disallowed_types, reason = "tests run the program and its oracles themselves")]
+
 use std::path::Path;
 use std::process::Command;
 

@@ -363,7 +363,7 @@ fn damage_to_any_rule_is_named() {
     for world in &worlds {
         let step = if all || world.family == Family::V6 { 1 } else { 15 };
         // Chains of their own kind are few: all rules that belong to no Service are tried.
-        let tried = |i: &usize| i % step == 0 || service_in(&world.rules[*i]).is_none();
+        let tried = |i: &usize| i.is_multiple_of(step) || service_in(&world.rules[*i]).is_none();
         jobs.extend((0..world.rules.len()).filter(tried).map(|i| (world, i)));
     }
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);

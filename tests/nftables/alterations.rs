@@ -30,9 +30,8 @@ fn wrong(statement: &Statement) -> Vec<Statement> {
         }
         Statement::Dnat(ip, port) => vec![Statement::Dnat(other_ip(ip), port), Statement::Dnat(ip, port ^ 1)],
         Statement::Remember(set) => vec![Statement::Remember(format!("{set}-2").into())],
-        Statement::Masquerade { .. } => vec![Statement::Verdict(Verdict::Accept)],
         Statement::Reject => vec![Statement::Verdict(Verdict::Accept), Statement::Verdict(Verdict::Drop)],
-        Statement::Verdict(Verdict::Drop) => vec![Statement::Verdict(Verdict::Accept)],
+        Statement::Masquerade { .. } | Statement::Verdict(Verdict::Drop) => vec![Statement::Verdict(Verdict::Accept)],
         Statement::Verdict(_) => vec![Statement::Verdict(Verdict::Drop), Statement::Verdict(Verdict::Return)],
         Statement::Match(condition) => wrong_match(condition).into_iter().map(Statement::Match).collect(),
         Statement::Other(_) => Vec::new(),

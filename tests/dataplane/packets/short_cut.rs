@@ -1,5 +1,7 @@
 //! The short cut in drivers: the same ways, and packets that never enter the node's stack.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use kpx::capture::command;
 use kpx::dataplane::{Mode, Reason, XdpMode};
 use kpx_abi::{Exposure, Flags};
