@@ -172,10 +172,12 @@ fn a_service_is_shown_with_its_map_entries_and_its_affinity() {
     let leaving = tuple("192.168.50.11", 40000, "10.244.1.11", 8080);
     pinned.write("kpx_conntrack", &request, &flow(&inside, 1));
     pinned.write("kpx_conntrack", &inside, &flow(&leaving, 2));
-    let flows = items(&pinned.run(&["inspect", "conntrack", "--service", "shop/frontend", "-o", "json"]));
+    let flows =
+        items(&pinned.run(&["inspect", "conntrack", "--via", "ebpf", "--service", "shop/frontend", "-o", "json"]));
     let kinds: Vec<&Value> = flows.iter().map(|flow| &flow["kind"]).collect();
     assert!(kinds.contains(&&"forward".into()) && kinds.contains(&&"masquerade".into()), "{kinds:?}");
-    let to_frontend = items(&pinned.run(&["inspect", "conntrack", "--address", "10.108.140.169", "-o", "json"]));
+    let to_frontend =
+        items(&pinned.run(&["inspect", "conntrack", "--via", "ebpf", "--address", "10.108.140.169", "-o", "json"]));
     assert_eq!((to_frontend.len(), &to_frontend[0]["flags"]), (1, &serde_json::json!(["opened"])));
     assert_eq!(to_frontend[0]["expires_seconds"], 61, "a connection without an answer is kept for a minute and a bit");
     let nat = items(&pinned.run(&["inspect", "nat", "-o", "json"]));
@@ -194,7 +196,7 @@ fn objects_are_listed_with_their_places() {
         item["pinned"][0].as_str().is_some_and(|pin| Path::new(pin).starts_with(pinned.paths.pins.join(folder)))
     };
     let programs = list("programs");
-    assert_eq!(programs.len(), 12);
+    assert_eq!(programs.len(), 13);
     assert!(programs.iter().all(|p| p["name"].as_str().is_some_and(|name| name.starts_with("kpx_"))), "{programs:?}");
     let maps = list("maps");
     assert!(maps.len() > 5 && maps.iter().all(|map| below(map, "maps")), "{maps:?}");

@@ -117,7 +117,7 @@ pub(super) const CHECKS: [Check; 13] = [
         id: "KPX-A210",
         area: Area::Nftables,
         severity: Severity::Info,
-        title: "Services that the node itself cannot reach though other nodes have endpoints",
+        title: "Services that this node cannot reach though others have endpoints",
         why: "kube-proxy in nftables mode before 1.35 drops the node's own connections to an externalTrafficPolicy Local frontend without local \
               endpoints before it would send them elsewhere. iptables mode and later versions answer them.",
         remedy: "Expect the node's own connections to these frontends to work after a migration, and not before.",
