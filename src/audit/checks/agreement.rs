@@ -81,7 +81,7 @@ pub(super) const CHECKS: [Check; 7] = [
         title: "Assumptions that the comparison with the API rests on",
         why: "kube-proxy's configuration or version, or the node's name, was not told outright. Where an assumption is wrong, the comparison is \
               too.",
-        remedy: "Tell kpx what it cannot see.",
+        remedy: "Tell kpx what it cannot see, then compare again.",
         command: "kpx audit --node-name NAME --kube-proxy-flag cluster-cidr=CIDR",
         run: assumptions,
     },

@@ -50,7 +50,7 @@ pub(super) const CHECKS: [Check; 5] = [
         title: "A clean-up that would fail since rules still match an ipset",
         why: "The kernel refuses to destroy a set that a rule refers to; kube-proxy --cleanup then exits with an error and leaves it. These rules \
               are not kube-proxy's own.",
-        remedy: "Remove or rewrite the rules first.",
+        remedy: "Remove or rewrite these rules first, then clean up.",
         command: "iptables-save | grep -- '--match-set KUBE-'",
         run: foreign_matches,
     },

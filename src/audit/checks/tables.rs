@@ -131,7 +131,7 @@ pub(super) const CHECKS: [Check; 13] = [
         title: "nftables tables of kube-proxy although it runs in another mode",
         why: "The table still translates, with the endpoints of then. kube-proxy in iptables or ipvs mode removes it when it starts, so that it \
               is there means that the clean-up failed or that a second kube-proxy ran.",
-        remedy: "Delete the tables.",
+        remedy: "Delete the tables; the mode in use does without them.",
         command: "nft delete table ip kube-proxy\nnft delete table ip6 kube-proxy",
         run: other_mode,
     },
