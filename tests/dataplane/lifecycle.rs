@@ -116,7 +116,7 @@ fn attaching_and_detaching_twice_is_once() {
     Ground::with(|ground| {
         let mut dataplane = ground.dataplane(&services(), Mode::Active);
         let hooks = attached(ground);
-        assert_eq!(hooks.len(), 8, "{hooks:?}");
+        assert_eq!(hooks.len(), 10, "{hooks:?}");
         dataplane.attach().unwrap();
         assert_eq!(attached(ground), hooks);
         // One link lost: found, and made again.

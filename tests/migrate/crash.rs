@@ -74,7 +74,7 @@ fn apply_and_rollback_killed_after_any_journal_write_can_be_finished_either_way(
         // Forward to the end, back half-way, forward again, back half-way again; the caller goes all the way back.
         for _ in 0..2 {
             rig.kpx(&APPLY).exits(0);
-            assert_eq!((rig.mode(), rig.hooks().len()), (Some(ACTIVE), 8), "write {n}");
+            assert_eq!((rig.mode(), rig.hooks().len()), (Some(ACTIVE), 10), "write {n}");
             if !killed(&rig.kpx_with(&ROLLBACK, Some(&crash))) {
                 break;
             }

@@ -54,7 +54,7 @@ fn a_node_goes_to_ebpf_in_steps_and_comes_back_as_it_was() {
     assert_eq!((&events[0]["type"], &events[0]["apiVersion"]), (&Value::from("version"), &Value::from("kpx.dev/v1")));
     assert!(events.iter().all(|e| e["message"].is_string()));
     assert_eq!(events.last().expect("an end")["exit"], 0);
-    assert_eq!((rig.mode(), rig.hooks().len()), (Some(SHADOW), 8));
+    assert_eq!((rig.mode(), rig.hooks().len()), (Some(SHADOW), 10));
     let status = rig.kpx(&["migrate", "status", "-o", "json"]).exits(0).json();
     assert_eq!(
         (&status["state"], &status["after"], &status["serving"]),
@@ -122,7 +122,7 @@ fn a_rollback_waits_for_udp_sockets_and_says_how_to_go_on() {
     let waiting = rig.kpx(&["migrate", "rollback", "--drain-timeout", "2s"]).exits(3);
     assert!(waiting.stderr.contains("UDP sockets still use translations"), "{waiting:?}");
     assert!(waiting.stderr.contains("--force") && waiting.stderr.contains("--drain-timeout"), "{waiting:?}");
-    assert_eq!((rig.mode(), rig.hooks().len()), (Some(DRAIN), 8), "flows that are ours go on");
+    assert_eq!((rig.mode(), rig.hooks().len()), (Some(DRAIN), 10), "flows that are ours go on");
     let status = rig.kpx(&["migrate", "status", "-o", "json"]).exits(0).json();
     assert_eq!((&status["state"], &status["serving"]), (&"rollback-unfinished".into(), &"rules".into()));
     let report = traffic.stop().expect("a report");
@@ -145,7 +145,7 @@ fn after_a_reboot_status_says_so_and_both_ways_are_open() {
         assert_eq!((&status["state"], &status["serving"]), (&"rebooted".into(), &"rules".into()), "{status}");
         if forward {
             rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
-            assert_eq!((rig.mode(), rig.hooks().len()), (Some(ACTIVE), 8));
+            assert_eq!((rig.mode(), rig.hooks().len()), (Some(ACTIVE), 10));
         }
         rig.kpx(&["migrate", "rollback"]).exits(0);
         assert_eq!(rig.fingerprint(), before);
