@@ -38,6 +38,18 @@ impl Via {
     pub const fn is_nameless(self) -> bool {
         matches!(self, Self::Ipvs | Self::Ebpf | Self::Cilium)
     }
+
+    /// The heading of a column of what was read there.
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Api => "API",
+            Self::Iptables => "IPTABLES",
+            Self::Nftables => "NFTABLES",
+            Self::Ipvs => "IPVS",
+            Self::Ebpf => "EBPF",
+            Self::Cilium => "CILIUM",
+        }
+    }
 }
 
 /// Where dataplanes pin their maps.

@@ -139,18 +139,6 @@ fn as_in_ipvs_mode(ipvs: &mut Lifted, asked: &mut Lifted, selection: &Selection)
     differences
 }
 
-/// The heading of a column of values.
-const fn heading(via: Via) -> &'static str {
-    match via {
-        Via::Api => "API",
-        Via::Iptables => "IPTABLES",
-        Via::Nftables => "NFTABLES",
-        Via::Ipvs => "IPVS",
-        Via::Ebpf => "EBPF",
-        Via::Cilium => "CILIUM",
-    }
-}
-
 fn name(side: &Side) -> String {
     match (&side.service, &side.port_name) {
         (Some(service), Some(port)) if !port.is_empty() => format!("{service}:{port}"),
@@ -218,7 +206,7 @@ impl Report for Comparison {
     }
 
     fn tables(&self, wide: bool) -> Vec<Table> {
-        let mut headings = vec!["FRONTEND", "FIELD", heading(self.a.via), heading(self.b.via)];
+        let mut headings = vec!["FRONTEND", "FIELD", self.a.via.heading(), self.b.via.heading()];
         if wide {
             headings.extend(["A-FROM", "B-FROM"]);
         }

@@ -237,7 +237,7 @@ impl ServiceReport {
 
     fn frontend_table(&self) -> Table {
         let headings: Vec<&'static str> =
-            ["KIND", "ADDRESS"].into_iter().chain(self.sources.iter().map(|lifted| heading(lifted.via))).collect();
+            ["KIND", "ADDRESS"].into_iter().chain(self.sources.iter().map(|lifted| lifted.via.heading())).collect();
         let mut table = Table::new(&headings).right(&headings[2..]).whole(&["KIND", "ADDRESS"]).title("Frontends");
         for key in self.keys() {
             let mut row = vec![Cell::from(key.exposure.to_string()), Cell::from(key.to_string())];
@@ -260,7 +260,7 @@ impl ServiceReport {
     fn backend_table(&self) -> Table {
         let headings: Vec<&'static str> = ["BACKEND", "LOCAL", "STATE"]
             .into_iter()
-            .chain(self.sources.iter().map(|lifted| heading(lifted.via)))
+            .chain(self.sources.iter().map(|lifted| lifted.via.heading()))
             .chain(["OPEN"])
             .collect();
         let mut table = Table::new(&headings).right(&["OPEN"]).whole(&["BACKEND"]).title("Backends");
@@ -328,17 +328,6 @@ fn sum(dataplane: &Dataplane, keys: &[FrontendKey]) -> Result<Stats, Failure> {
         sum.passed += found.stats.passed;
     }
     Ok(sum)
-}
-
-const fn heading(via: Via) -> &'static str {
-    match via {
-        Via::Api => "API",
-        Via::Iptables => "IPTABLES",
-        Via::Nftables => "NFTABLES",
-        Via::Ipvs => "IPVS",
-        Via::Ebpf => "EBPF",
-        Via::Cilium => "CILIUM",
-    }
 }
 
 /// Counters by their names.
