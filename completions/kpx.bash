@@ -49,6 +49,9 @@ _kpx() {
             kpx,migrate)
                 cmd="kpx__subcmd__migrate"
                 ;;
+            kpx,path)
+                cmd="kpx__subcmd__path"
+                ;;
             kpx,snapshot)
                 cmd="kpx__subcmd__snapshot"
                 ;;
@@ -87,6 +90,9 @@ _kpx() {
                 ;;
             kpx__subcmd__help,migrate)
                 cmd="kpx__subcmd__help__subcmd__migrate"
+                ;;
+            kpx__subcmd__help,path)
+                cmd="kpx__subcmd__help__subcmd__path"
                 ;;
             kpx__subcmd__help,snapshot)
                 cmd="kpx__subcmd__help__subcmd__snapshot"
@@ -371,7 +377,7 @@ _kpx() {
 
     case "${cmd}" in
         kpx)
-            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff audit explain snapshot agent migrate lab version completions man checks help"
+            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit explain snapshot agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -917,7 +923,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help)
-            opts="inspect diff audit explain snapshot agent migrate lab version completions man checks help"
+            opts="inspect diff path audit explain snapshot agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1465,6 +1471,20 @@ _kpx() {
         kpx__subcmd__help__subcmd__migrate__subcmd__verify)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__path)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -4459,6 +4479,88 @@ _kpx() {
             case "${prev}" in
                 --probe-timeout)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__path)
+            opts="-o -q -v -h --from-ip --in-interface --via --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from-ip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --in-interface)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --via)
+                    COMPREPLY=($(compgen -W "all iptables nftables ipvs ebpf cilium api" -- "${cur}"))
                     return 0
                     ;;
                 --output)

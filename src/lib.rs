@@ -15,5 +15,6 @@ pub mod kept;
 pub mod lab;
 pub mod migrate;
 pub mod model;
+pub mod path;
 pub mod source;
 pub mod ui;

@@ -5,6 +5,7 @@ mod generated;
 mod help;
 mod inspect;
 mod maps;
+mod path;
 pub(crate) mod schema;
 mod streams;
 mod tables;

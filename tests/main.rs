@@ -17,6 +17,7 @@ mod lab;
 mod migrate;
 mod model;
 mod nftables;
+mod path;
 mod support;
 
 /// A file that nobody lists would silently never run.

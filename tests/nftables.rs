@@ -21,6 +21,6 @@ fn json_of(sample: &Path) -> Vec<u8> {
     text(&sample.join("nft-ruleset.json")).expect("a sample has JSON")
 }
 
-fn ruleset_of(sample: &Path) -> Ruleset {
+pub(crate) fn ruleset_of(sample: &Path) -> Ruleset {
     parse(&json_of(sample)).unwrap_or_else(|e| panic!("{}: {e}", sample.display()))
 }

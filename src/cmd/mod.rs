@@ -8,6 +8,7 @@ mod inspect;
 mod lab;
 mod migrate;
 mod notices;
+mod path;
 #[cfg(test)]
 mod samples;
 mod selection;
@@ -174,6 +175,8 @@ pub enum Command {
     Inspect(inspect::Inspect),
     /// Compare two descriptions of a node's Services
     Diff(diff::Args),
+    /// Follow a packet: which rules and maps it meets in each dataplane, and where it ends
+    Path(path::Args),
     /// Judge what the old dataplanes left on a node: what is wrong, and what to do
     Audit(audit::Args),
     /// Explain a check of the audit
@@ -344,6 +347,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Inspect(command) => inspect::run(context, command),
         Command::Diff(args) => diff::run(context, &args),
+        Command::Path(args) => path::run(context, &args),
         Command::Audit(args) => audit::run(context, &args),
         Command::Explain(args) => audit::explain(context, &args),
         Command::Checks => audit::page(context),

@@ -3,6 +3,7 @@
 //! Everything is pinned on a BPF filesystem, so it keeps serving when no kpx runs, and the next kpx takes it up where
 //! the last one left it, also where that one was killed half-way.
 
+mod ask;
 mod attach;
 mod counters;
 mod devices;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, Options, YieldKey, YieldUntil, map_name};
 
+pub use ask::{Answer, Asked, Fate};
 pub use attach::XdpMode;
 pub use counters::{Counters, ServiceCounters};
 pub use devices::NodeDevice;

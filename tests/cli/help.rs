@@ -44,6 +44,7 @@ fn short_help_of_the_whole() {
     Commands:
       inspect      Show what serves on this node: Services, backends, flows, BPF objects
       diff         Compare two descriptions of a node's Services
+      path         Follow a packet: which rules and maps it meets in each dataplane, and where it ends
       audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
       explain      Explain a check of the audit
       snapshot     Record a node, for reports, tests and reading elsewhere

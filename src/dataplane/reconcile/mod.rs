@@ -8,7 +8,6 @@ mod draft;
 mod image;
 mod lift;
 mod plan;
-#[cfg(test)]
 mod reader;
 #[cfg(test)]
 mod rules_tests;
@@ -19,4 +18,5 @@ pub use draft::{Changes, Full};
 pub(super) use image::{Image, Sizes};
 pub(super) use lift::{services, table};
 pub(super) use plan::Planner;
+pub(super) use reader::{Reader, inside};
 pub(super) use wanted::{Endpoint, Node, Wanted, addr, endpoint, ip, key_of, network};

@@ -306,7 +306,7 @@ proptest! {
         let addresses = super::super::node_addresses(&table, &local);
         let reader = Reader {
             image: &image,
-            affinity: 0,
+            affinity: super::reader::all_had(0),
             address: Box::new(|addr| addresses.get(&ip(*addr)).copied().unwrap_or(AddressFlags::default())),
             network: Box::new(|addr| match ip(*addr) {
                 IpAddr::V4(v4) if v4.octets()[..2] == [10, 96] => NetworkFlags::SERVICE,

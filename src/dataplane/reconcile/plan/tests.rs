@@ -7,7 +7,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 
 use super::super::image::Sizes;
-use super::super::reader::{Reader, inside};
+use super::super::reader::{Reader, all_had, inside};
 use super::super::wanted::{Face, Network};
 use super::*;
 
@@ -190,7 +190,7 @@ fn answers(image: &Image, affinity: fn(u32) -> u32, old: &[Wanted], new: &[Wante
                 let request = Request { key: *key, origin, client, random, hash: random, now_ns: 1 };
                 let (address, network) =
                     (Box::new(|_: &Addr| AddressFlags::default()), Box::new(|_: &Addr| NetworkFlags::default()));
-                let reader = Reader { image, affinity: affinity(random), address, network };
+                let reader = Reader { image, affinity: all_had(affinity(random)), address, network };
                 let outcome = match lookup(&reader, &request, || panic!("an attempt met a hole")) {
                     Verdict::Backend { backend, .. } => Outcome::To((backend.addr, backend.port)),
                     Verdict::NotService => Outcome::None,
