@@ -1,4 +1,4 @@
-//! What a command speaks of: `-n`, `--service`, `--address` and `--port`.
+//! What a command speaks of: `-n`, `--service`, `--address` and `--port`; and how much of it: `--limit` and `--offset`.
 
 use std::net::IpAddr;
 
@@ -70,6 +70,42 @@ impl Selection {
     }
 }
 
+/// Which part of a long list is shown.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct Page {
+    /// Show so many at most
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Leave out so many at the beginning
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    offset: usize,
+}
+
+impl Page {
+    /// How many are shown at most.
+    pub(super) fn limit(self) -> usize {
+        self.limit.unwrap_or(usize::MAX)
+    }
+
+    /// The part of a list that is shown.
+    pub(super) fn of<T>(self, all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        all.into_iter().skip(self.offset).take(self.limit())
+    }
+
+    /// What to say in front of the number of all, and behind it: nothing where all are shown.
+    pub(super) fn words(self, total: usize) -> (String, String) {
+        let end = self.offset.saturating_add(self.limit()).min(total);
+        let first = match (self.offset, end) {
+            (0, end) if end == total => String::new(),
+            (0, end) => format!("the first {end} of "),
+            (offset, end) if offset >= end => "none of ".to_owned(),
+            (offset, end) => format!("{} to {end} of ", offset + 1),
+        };
+        let next = if end < total && end > self.offset { format!("; next: --offset {end}") } else { String::new() };
+        (first, next)
+    }
+}
+
 /// Reads `namespace/name`.
 pub(super) fn service_name(text: &str) -> Result<ServiceName, String> {
     match text.split_once('/') {
@@ -77,5 +113,24 @@ pub(super) fn service_name(text: &str) -> Result<ServiceName, String> {
             Ok(ServiceName { namespace: namespace.to_owned(), name: name.to_owned() })
         }
         _ => Err("expected NAMESPACE/NAME, such as kube-system/kube-dns".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+
+    #[test]
+    fn pages_follow_each_other() {
+        let page = |offset, limit| {
+            let page = Page { limit, offset };
+            (page.of(0..5).collect::<Vec<_>>(), page.words(5))
+        };
+        let words = |first: &str, next: &str| (first.to_owned(), next.to_owned());
+        assert_eq!(page(0, None), (vec![0, 1, 2, 3, 4], words("", "")));
+        assert_eq!(page(0, Some(2)), (vec![0, 1], words("the first 2 of ", "; next: --offset 2")));
+        assert_eq!(page(2, Some(2)), (vec![2, 3], words("3 to 4 of ", "; next: --offset 4")));
+        assert_eq!(page(4, Some(2)), (vec![4], words("5 to 5 of ", "")));
+        assert_eq!(page(9, Some(2)), (vec![], words("none of ", "")));
     }
 }

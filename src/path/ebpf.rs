@@ -1,7 +1,7 @@
 //! The way through kpx's maps, by the lookup that the programs run.
 
 use super::{Around, End, Packet, Path, Step, Way};
-use crate::dataplane::{Asked, Dataplane, DataplaneError, Fate};
+use crate::dataplane::{Asked, Attachment, Dataplane, DataplaneError, Fate, Mode};
 use crate::model::TrafficSource;
 
 /// Follows a packet through what is pinned and attached.
@@ -17,6 +17,7 @@ pub fn walk(dataplane: &Dataplane, packet: &Packet, around: &Around) -> Result<P
         client: packet.source,
     };
     let mut path = Path::default();
+    path.notes.extend(unseen(dataplane, packet.origin)?);
     for answer in dataplane.ask(&asked)? {
         let mut steps: Vec<Step> = answer
             .entries
@@ -44,8 +45,24 @@ pub fn walk(dataplane: &Dataplane, packet: &Packet, around: &Around) -> Result<P
             }
         };
         let compared = steps.len();
-        steps.push(Step { hook, at: "lookup".to_owned(), does, text: String::new() });
+        // Where there is a backend, its entry says so.
+        if !matches!(answer.fate, Fate::Backend { .. }) {
+            steps.push(Step { hook, at: "lookup".to_owned(), does, text: String::new() });
+        }
         path.ways.push(Way { probability: answer.probability, steps, compared, end });
     }
     Ok(path)
+}
+
+/// Why no program sees such a packet, if none does.
+fn unseen(dataplane: &Dataplane, origin: TrafficSource) -> Result<Option<String>, DataplaneError> {
+    let sockets = origin == TrafficSource::Node;
+    let attached =
+        if sockets { dataplane.attachment()? != Attachment::Detached } else { !dataplane.devices()?.is_empty() };
+    Ok(match dataplane.mode()? {
+        _ if !attached && sockets => Some("no hook of sockets is attached: this is what the maps would say".to_owned()),
+        _ if !attached => Some("no device has the packet path: this is what the maps would say".to_owned()),
+        Mode::Active => None,
+        mode => Some(format!("the mode is {}: new connections are left alone", format!("{mode:?}").to_lowercase())),
+    })
 }

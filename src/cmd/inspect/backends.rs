@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::cmd::selection::Selection;
+use crate::cmd::selection::{Page, Selection};
 use crate::cmd::watch::Watch;
 use crate::cmd::{Context, notices};
 use crate::model::{Backend, Protocol, ServiceTable};
@@ -31,6 +31,8 @@ pub struct BackendsArgs {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
     watch: Watch,
 }
 
@@ -45,13 +47,17 @@ fn look(context: &mut Context, args: &BackendsArgs) -> Result<(), Failure> {
     args.selection.found(table.frontends().len(), &lifted.place)?;
     let lifted = Lifted { table, ..lifted };
     notices::show(context, &lifted);
-    context.ui.report(&BackendList::of(&lifted, &args.selection))
+    context.ui.report(&BackendList::of(&lifted, args))
 }
 
 /// Backends with the frontends that may send to them.
 struct BackendList<'a> {
     lifted: &'a Lifted,
+    /// Those of the page.
     backends: BTreeMap<(SocketAddr, Protocol), Used>,
+    total: usize,
+    /// What goes around the number of all.
+    words: (String, String),
 }
 
 /// What is known of one backend.
@@ -62,8 +68,9 @@ struct Used {
 }
 
 impl<'a> BackendList<'a> {
-    fn of(lifted: &'a Lifted, selection: &Selection) -> Self {
-        Self { lifted, backends: by_address(&lifted.table, selection) }
+    fn of(lifted: &'a Lifted, args: &BackendsArgs) -> Self {
+        let all = by_address(&lifted.table, &args.selection);
+        Self { lifted, total: all.len(), words: args.page.words(all.len()), backends: args.page.of(all).collect() }
     }
 }
 
@@ -119,6 +126,7 @@ impl Report for BackendList<'_> {
 
     fn extra(&self) -> Map<String, Value> {
         let mut extra = Map::new();
+        extra.insert("total".to_owned(), json!(self.total));
         extra.insert("source".to_owned(), json!(self.lifted.via.to_string()));
         extra.insert("read_from".to_owned(), json!(self.lifted.place));
         extra.insert("notices".to_owned(), json!(self.lifted.notices));
@@ -137,9 +145,11 @@ impl Report for BackendList<'_> {
         }
         let of = count(self.lifted.table.frontends().len(), "frontend");
         vec![table.footer(format!(
-            "{} of {of}, read from {}",
-            count(self.backends.len(), "backend"),
-            self.lifted.place
+            "{}{} of {of}, read from {}{}",
+            self.words.0,
+            count(self.total, "backend"),
+            self.lifted.place,
+            self.words.1
         ))]
     }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::attached::live_only;
 use super::listing::{Kind, Line, Listing};
 use crate::cmd::Context;
-use crate::cmd::selection::Selection;
+use crate::cmd::selection::{Page, Selection};
 use crate::cmd::watch::Watch;
 use crate::inspect::entry::{Entry, Frontends};
 use crate::kept::{Keeper, Kept};
@@ -32,9 +32,8 @@ pub(super) struct KeptArgs {
 pub(super) struct Filter {
     #[command(flatten)]
     pub(super) selection: Selection,
-    /// Show so many at most
-    #[arg(long, value_name = "N")]
-    pub(super) limit: Option<usize>,
+    #[command(flatten)]
+    pub(super) page: Page,
     #[command(flatten)]
     pub(super) watch: Watch,
 }
@@ -74,10 +73,9 @@ fn look<T: Entry>(
     let mut chosen: Vec<&T> = kept.entries.iter().filter(selected).collect();
     let total = chosen.len();
     chosen.sort_by_cached_key(|entry| (of(entry).label.clone(), entry.endpoints()));
-    chosen.truncate(args.filter.limit.unwrap_or(usize::MAX));
-    let first = if chosen.len() < total { format!("the first {} of ", chosen.len()) } else { String::new() };
-    let footer = format!("{first}{}, read from {}", count(total, kind.noun), kept.place);
-    let lines = chosen.into_iter().flat_map(|entry| lines(entry, of(entry))).collect();
+    let (first, next) = args.filter.page.words(total);
+    let footer = format!("{first}{}, read from {}{next}", count(total, kind.noun), kept.place);
+    let lines = args.filter.page.of(chosen).flat_map(|entry| lines(entry, of(entry))).collect();
     let extra = Map::from_iter([
         ("source".to_owned(), json!(keeper.to_string())),
         ("read_from".to_owned(), json!(kept.place)),

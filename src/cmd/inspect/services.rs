@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::cmd::selection::Selection;
+use crate::cmd::selection::{Page, Selection};
 use crate::cmd::watch::Watch;
 use crate::cmd::{Context, notices};
 use crate::model::{Backend, Family, Frontend, FrontendView};
@@ -28,6 +28,8 @@ pub struct ServicesArgs {
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
+    page: Page,
+    #[command(flatten)]
     watch: Watch,
 }
 
@@ -42,12 +44,13 @@ fn look(context: &mut Context, args: &ServicesArgs) -> Result<(), Failure> {
     let lifted = Lifted { table: args.selection.of(lifted.table), ..lifted };
     args.selection.found(lifted.table.frontends().len(), &lifted.place)?;
     notices::show(context, &lifted);
-    context.ui.report(&ServiceList { lifted: &lifted, in_detail: args.selection.service.is_some() })
+    context.ui.report(&ServiceList { lifted: &lifted, page: args.page, in_detail: args.selection.service.is_some() })
 }
 
 /// The frontends of one table, by Service.
 struct ServiceList<'a> {
     lifted: &'a Lifted,
+    page: Page,
     /// Whether the table for people names backends, too: there is room when one Service was asked for.
     in_detail: bool,
 }
@@ -57,7 +60,7 @@ impl ServiceList<'_> {
     fn frontends(&self) -> Vec<&Frontend> {
         let mut frontends: Vec<&Frontend> = self.lifted.table.frontends().iter().collect();
         frontends.sort_by_key(|f| (f.service.is_none(), f.service.as_ref(), f.key.exposure, f.key));
-        frontends
+        self.page.of(frontends).collect()
     }
 
     fn footer(&self) -> String {
@@ -66,7 +69,8 @@ impl ServiceList<'_> {
         services.sort();
         services.dedup();
         let of = if services.is_empty() { String::new() } else { format!(" of {}", count(services.len(), "Service")) };
-        format!("{}{of}, read from {}", count(frontends.len(), "frontend"), self.lifted.place)
+        let (first, next) = self.page.words(frontends.len());
+        format!("{first}{}{of}, read from {}{next}", count(frontends.len(), "frontend"), self.lifted.place)
     }
 }
 
@@ -88,6 +92,7 @@ impl Report for ServiceList<'_> {
             })
         };
         let mut extra = Map::new();
+        extra.insert("total".to_owned(), json!(self.lifted.table.frontends().len()));
         extra.insert("source".to_owned(), json!(self.lifted.via.to_string()));
         extra.insert("read_from".to_owned(), json!(self.lifted.place));
         extra.insert("node".to_owned(), json!({ "IPv4": facts(Family::V4), "IPv6": facts(Family::V6) }));
@@ -187,7 +192,8 @@ mod tests {
     fn list(format: Format, width: Option<u16>, in_detail: bool) -> String {
         let (mut ui, out, _) = Ui::buffered(UiOptions { format, ..UiOptions::default() }, width);
         let lifted = samples::lifted(Via::Iptables);
-        ui.report(&ServiceList { lifted: &lifted, in_detail }).expect("memory takes everything");
+        ui.report(&ServiceList { lifted: &lifted, page: crate::cmd::selection::Page::default(), in_detail })
+            .expect("memory takes everything");
         out.text()
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::capture::{CaptureError, Captured, Item, Node};
 use crate::cmd::Context;
 use crate::cmd::inspect::kept::{Filter, protocol};
-use crate::cmd::selection::Selection;
+use crate::cmd::selection::{Page, Selection};
 use crate::inspect::conntrack::{self, BackendCount, Census, Limits, ServiceCount, Setting, Stats};
 use crate::model::Frontend;
 use crate::source::{Lifted, Via};
@@ -49,8 +49,8 @@ fn look(context: &mut Context, args: &Counting, filter: &Filter) -> Result<(), F
     drop(progress);
     let limits = optional(&node, Item::Sysctl)?.map(|bytes| Limits::parse(&bytes)).unwrap_or_default();
     let stats = optional(&node, Item::ConntrackStats)?.and_then(|bytes| Stats::parse(&bytes));
-    let (selection, limit) = (&filter.selection, filter.limit.unwrap_or(usize::MAX));
-    context.ui.report(&Counts { by: args.by, selection, limit, census, lifted: &lifted, limits, stats })
+    let (selection, page) = (&filter.selection, filter.page);
+    context.ui.report(&Counts { by: args.by, selection, page, census, lifted: &lifted, limits, stats })
 }
 
 /// The Services: from where the operator says, else from the API's objects where they are given, else from whichever rules
@@ -75,7 +75,7 @@ struct Counts<'a> {
     by: By,
     selection: &'a Selection,
     /// Most rows of the main table.
-    limit: usize,
+    page: Page,
     census: Census<'a>,
     lifted: &'a Lifted,
     limits: Limits,
@@ -84,11 +84,11 @@ struct Counts<'a> {
 
 impl Counts<'_> {
     fn services(&self) -> Vec<ServiceCount<'_>> {
-        self.census.services().into_iter().filter(|c| self.selection.keeps(c.frontend)).take(self.limit).collect()
+        self.page.of(self.census.services().into_iter().filter(|c| self.selection.keeps(c.frontend))).collect()
     }
 
     fn backends(&self) -> Vec<BackendCount<'_>> {
-        self.census.backends().into_iter().filter(|c| self.selection.keeps(c.frontend)).take(self.limit).collect()
+        self.page.of(self.census.backends().into_iter().filter(|c| self.selection.keeps(c.frontend))).collect()
     }
 
     /// Entries in percent of what the table may hold.
