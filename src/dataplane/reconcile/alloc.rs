@@ -16,13 +16,16 @@ pub(super) struct Ranges {
     free: BTreeMap<u32, u32>,
     /// When, first number, length.
     resting: VecDeque<(Duration, u32, u32)>,
+    /// What was taken since [`Self::begin`], and how many ranges were given back since then.
+    taken: Vec<(u32, u32)>,
+    given_back: usize,
 }
 
 impl Ranges {
     /// Everything from 1 to `end - 1` is free.
     pub(super) fn new(end: u32) -> Self {
         let free = if end > 1 { BTreeMap::from([(1, end - 1)]) } else { BTreeMap::new() };
-        Self { free, resting: VecDeque::new() }
+        Self { free, resting: VecDeque::new(), taken: Vec::new(), given_back: 0 }
     }
 
     /// Takes these numbers out of what is free; whether they were.
@@ -51,13 +54,30 @@ impl Ranges {
             return Some(0);
         }
         let first = self.free.iter().find(|(_, free)| **free >= length).map(|(first, _)| *first)?;
+        self.taken.push((first, length));
         self.claim(first, length).then_some(first)
+    }
+
+    /// From here on what is taken and given back can be undone.
+    pub(super) fn begin(&mut self) {
+        self.taken.clear();
+        self.given_back = 0;
+    }
+
+    /// Makes it as if nothing had been taken or given back since [`Self::begin`].
+    pub(super) fn undo(&mut self) {
+        self.resting.truncate(self.resting.len() - self.given_back);
+        for (first, length) in std::mem::take(&mut self.taken) {
+            self.release(first, length);
+        }
+        self.given_back = 0;
     }
 
     /// Gives numbers back, to rest from `now` on.
     pub(super) fn rest(&mut self, now: Duration, first: u32, length: u32) {
         if length > 0 {
             self.resting.push_back((now, first, length));
+            self.given_back += 1;
         }
     }
 
@@ -116,6 +136,19 @@ mod tests {
         }
         slots.wake(GRACE);
         assert_eq!(slots.take(100), Some(1));
+    }
+
+    #[test]
+    fn what_is_undone_never_was() {
+        let mut ids = Ranges::new(100);
+        let held = ids.take(10).unwrap();
+        ids.rest(Duration::ZERO, 90, 1);
+        let (free, resting) = (ids.free.clone(), ids.resting.clone());
+        ids.begin();
+        assert_eq!((ids.take(20), ids.take(1)), (Some(11), Some(31)));
+        ids.rest(Duration::from_secs(1), held, 10);
+        ids.undo();
+        assert_eq!((&ids.free, &ids.resting), (&free, &resting));
     }
 
     #[test]

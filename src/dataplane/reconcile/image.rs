@@ -37,6 +37,8 @@ pub(in crate::dataplane) struct Image {
     pub(super) backends: Vec<Backend>,
     /// `kpx_sources` by service id.
     pub(super) sources: BTreeMap<u32, BTreeSet<SourceKey>>,
+    /// How many those are.
+    pub(super) source_count: usize,
     /// The frontends of each service id in the index.
     members: HashMap<u32, BTreeSet<FrontendKey>>,
 }
@@ -67,8 +69,10 @@ impl Image {
         for key in sources {
             by_service.entry(key.service).or_default().insert(key);
         }
+        let source_count = by_service.values().map(BTreeSet::len).sum();
         let sources = by_service;
-        let mut image = Self { sizes, index, frontends, slots, backends, sources, members: HashMap::new() };
+        let mut image =
+            Self { sizes, index, frontends, slots, backends, sources, source_count, members: HashMap::new() };
         let mut members: HashMap<u32, BTreeSet<FrontendKey>> = HashMap::new();
         for key in image.index.keys() {
             if let Some((_, frontend)) = image.current(key) {
@@ -148,11 +152,12 @@ impl Image {
                 }
             }
             Op::PutSource { key } => {
-                self.sources.entry(key.service).or_default().insert(*key);
+                let new = self.sources.entry(key.service).or_default().insert(*key);
+                self.source_count += usize::from(new);
             }
             Op::DeleteSource { key } => {
                 if let Some(sources) = self.sources.get_mut(&key.service) {
-                    sources.remove(key);
+                    self.source_count -= usize::from(sources.remove(key));
                 }
             }
             Op::PutFrontend { entry, frontend } => put(&mut self.frontends, *entry, *frontend),

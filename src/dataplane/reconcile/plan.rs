@@ -117,6 +117,10 @@ impl Planner {
         self.change(image, wanted, &removed, now)
     }
 
+    const fn ranges(&mut self) -> [&mut Ranges; 4] {
+        [&mut self.entries, &mut self.services, &mut self.backends, &mut self.slots]
+    }
+
     /// Whether anything is free after a while.
     fn rests(&self) -> bool {
         [&self.entries, &self.services, &self.backends, &self.slots].iter().any(|ranges| ranges.resting())
@@ -130,10 +134,10 @@ impl Planner {
         removed: &[FrontendKey],
         now: Duration,
     ) -> Result<(Vec<Op>, Changes), Full> {
-        for ranges in [&mut self.entries, &mut self.services, &mut self.backends, &mut self.slots] {
+        for ranges in self.ranges() {
             ranges.wake(now);
+            ranges.begin();
         }
-        let before = self.clone();
         let mut change = Change {
             image,
             now,
@@ -141,12 +145,12 @@ impl Planner {
             given: BTreeSet::new(),
             left: BTreeSet::new(),
             frontends: image.index.len(),
-            sources: image.sources.values().map(BTreeSet::len).sum(),
+            sources: image.source_count,
             draft: Draft::default(),
         };
         for wanted in wanted {
             if let Err(full) = self.put(&mut change, wanted) {
-                *self = before;
+                self.ranges().into_iter().for_each(Ranges::undo);
                 // What this very plan was to give back will not be free if one waits for it.
                 return Err(Full { resting: full.resting && self.rests(), ..full });
             }
