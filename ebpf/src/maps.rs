@@ -74,6 +74,7 @@ pub struct Settings {
     pub snat_first: u16,
     pub snat_last: u16,
     pub mark: u32,
+    pub unseen: u32,
 }
 
 #[inline(always)]
@@ -89,6 +90,7 @@ pub fn settings() -> Settings {
                 snat_first: (*config).snat_first,
                 snat_last: (*config).snat_last,
                 mark: (*config).mark,
+                unseen: (*config).unseen,
             }
         },
         None => Settings {
@@ -99,6 +101,7 @@ pub fn settings() -> Settings {
             snat_first: 0,
             snat_last: 0,
             mark: 0,
+            unseen: 0,
         },
     }
 }

@@ -85,8 +85,12 @@ pub(super) fn described(
     pods: impl Fn(&NodeDevice) -> bool,
 ) -> Vec<(u32, Device)> {
     let master = |device: &NodeDevice| {
-        let mut ports = devices.iter().filter(|port| port.master.as_ref() == Some(&device.name)).peekable();
-        ports.peek().is_some() && ports.all(&wanted)
+        let ports: Vec<_> = devices.iter().filter(|port| port.master.as_ref() == Some(&device.name)).collect();
+        match ports.iter().filter(|port| wanted(port)).count() {
+            0 => 0,
+            seen if seen == ports.len() => Device::MASTER,
+            _ => Device::PARTLY,
+        }
     };
     let first = |of: fn(&IpAddr) -> bool, device: &NodeDevice| -> Addr {
         let own = device.addresses.iter().find(|a| of(a));
@@ -96,12 +100,11 @@ pub(super) fn described(
     let describe = |device: &NodeDevice| {
         let ethernet = if device.mac.is_some() { Device::ETHERNET } else { 0 };
         let pod = if pods(device) { Device::POD } else { 0 };
-        let master = if master(device) { Device::MASTER } else { 0 };
         let described = Device {
             v4: first(IpAddr::is_ipv4, device),
             v6: first(IpAddr::is_ipv6, device),
             mac: device.mac.unwrap_or_default(),
-            flags: ethernet | pod | master,
+            flags: ethernet | pod | master(device),
         };
         (device.index, described)
     };

@@ -1,10 +1,10 @@
-//! The flows of the packet path, as entries.
+//! The flows of the packet path: as entries, and what is to be done with one.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use kpx_abi::packet::signal;
-use kpx_abi::{Addr, Flow as AbiFlow, Role, Timeouts, Tuple, map_name, stage};
+use kpx_abi::{Addr, Config, Flow as AbiFlow, FlowState, Role, Timeouts, Tuple, map_name, stage};
 
 use super::error::DataplaneError;
 use super::maps::failed;
@@ -22,15 +22,117 @@ const ROLES: [(Role, &str); 5] = [
 ];
 
 /// Names of the bits of what a direction has shown.
-const SIGNALS: [(u8, &str); 4] =
-    [(signal::OPENS, "opened"), (signal::FINISHES, "finished"), (signal::RESETS, "reset"), (signal::CARRIES, "data")];
+const SIGNALS: [(u8, &str); 5] = [
+    (signal::OPENS, "opened"),
+    (signal::ANSWERS, "answered"),
+    (signal::FINISHES, "finished"),
+    (signal::RESETS, "reset"),
+    (signal::CARRIES, "data"),
+];
+
+/// Names of an entry's options.
+const OPTIONS: [(u8, &str); 3] =
+    [(AbiFlow::UNSEEN, "unseen"), (AbiFlow::MASQUERADED, "masqueraded"), (AbiFlow::TAKEN, "taken")];
+
+/// Names of states in which an entry does not translate.
+const STATES: [(FlowState, &str); 2] = [(FlowState::Pass, "pass"), (FlowState::Frozen, "frozen")];
 
 fn at(addr: Addr, port: u16) -> SocketAddr {
     SocketAddr::new(reconcile::ip(addr), u16::from_be(port))
 }
 
+/// A flow of the packet path, by the packets of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowId {
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// The client.
+    pub client: SocketAddr,
+    /// The frontend that it sends to.
+    pub frontend: SocketAddr,
+}
+
+impl FlowId {
+    pub(super) fn key(&self) -> Tuple {
+        let (src, sport) = reconcile::endpoint(self.client);
+        let (dst, dport) = reconcile::endpoint(self.frontend);
+        Tuple { src, dst, sport, dport, proto: self.protocol, pad: [0; 3] }
+    }
+}
+
 impl Dataplane {
-    fn flows(&self) -> Result<HashMap<Tuple, AbiFlow>, DataplaneError> {
+    /// What is done from now on with the packets of these flows, in both directions. [`FlowState::Pass`] may be said of flows
+    /// that there are not (yet): they are the kernel's. Returns how many of the flows there are now.
+    pub fn set_flow_state(&mut self, flows: &[FlowId], state: FlowState) -> Result<usize, DataplaneError> {
+        let found = self.change_flows(flows, |flow| flow.state = state as u8)?;
+        let left = AbiFlow { role: Role::Left as u8, state: FlowState::Pass as u8, ..AbiFlow::default() };
+        let last_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        for (id, found) in flows.iter().zip(&found) {
+            let (key, failed) = (id.key(), failed("write", map_name::CONNTRACK));
+            match (found, state) {
+                (None, FlowState::Pass) => self.maps.flows.put(&key, &AbiFlow { last_ns, ..left }).map_err(failed)?,
+                // What was only a note is nothing without it.
+                (Some(role), FlowState::Translate) if *role == Role::Left as u8 => {
+                    self.maps.flows.delete(&key).map(drop).map_err(failed)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(found.iter().flatten().count())
+    }
+
+    /// Whether packets of these flows get the mark of [`Self::set_unseen_mark`] from now on, in both directions. Returns how
+    /// many of the flows there are.
+    pub fn set_unseen(&mut self, flows: &[FlowId], unseen: bool) -> Result<usize, DataplaneError> {
+        let found = self.change_flows(flows, |flow| {
+            flow.options = if unseen { flow.options | AbiFlow::UNSEEN } else { flow.options & !AbiFlow::UNSEEN };
+        })?;
+        Ok(found.iter().flatten().count())
+    }
+
+    /// Sets the bits of the mark by which a `notrack` rule knows packets that the kernel's conntrack is not to see; 0: none.
+    pub fn set_unseen_mark(&mut self, mark: u32) -> Result<(), DataplaneError> {
+        let config = self.maps.config()?;
+        self.maps.set_config(&Config { unseen: mark, ..config })
+    }
+
+    /// Sets the bits of the mark by which a rule of the filter knows packets of Services that it is to let through; 0: none.
+    pub fn set_accept_mark(&mut self, mark: u32) -> Result<(), DataplaneError> {
+        let config = self.maps.config()?;
+        self.maps.set_config(&Config { mark, ..config })
+    }
+
+    /// Changes the entries that the packets of flows meet before routing, all at once; the role of each flow's first entry,
+    /// where there is one. What programs note in an entry at that very moment may be lost: a second of its age, a signal.
+    fn change_flows(&self, flows: &[FlowId], change: impl Fn(&mut AbiFlow)) -> Result<Vec<Option<u8>>, DataplaneError> {
+        let get = |key: &Tuple| self.maps.flows.get(key).map_err(failed("read", map_name::CONNTRACK));
+        let (mut keys, mut values, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        for id in flows {
+            let request = id.key();
+            let Some(flow) = get(&request)? else {
+                found.push(None);
+                continue;
+            };
+            found.push(Some(flow.role));
+            let mut part = vec![(request, flow)];
+            if flow.role == Role::Forward as u8 {
+                // The entry of a source that is still to be chosen is the programs' to write.
+                let answers = [Some(flow.to), get(&flow.to)?.filter(|flow| !flow.undecided()).map(|flow| flow.to)];
+                for key in answers.into_iter().flatten().map(|to| to.reversed()) {
+                    part.extend(get(&key)?.map(|flow| (key, flow)));
+                }
+            }
+            for (key, mut flow) in part {
+                change(&mut flow);
+                keys.push(key);
+                values.push(flow);
+            }
+        }
+        self.maps.flows.put_many(&keys, &values).map_err(failed("write", map_name::CONNTRACK))?;
+        Ok(found)
+    }
+
+    pub(super) fn flows(&self) -> Result<HashMap<Tuple, AbiFlow>, DataplaneError> {
         let flows = self.maps.flows.dump().map_err(failed("read", map_name::CONNTRACK))?;
         Ok(flows.into_iter().collect())
     }
@@ -82,6 +184,13 @@ fn entry(flows: &HashMap<Tuple, AbiFlow>, image: &Image, key: &Tuple, flow: &Abi
         packets: None,
         bytes: None,
         expires_seconds: Some(seconds(limit) - seconds(now.saturating_sub(last))),
-        flags: SIGNALS.iter().filter(|(bit, _)| flow.seen & bit != 0).map(|(_, name)| *name).collect(),
+        flags: flags(flow),
     }
+}
+
+fn flags(flow: &AbiFlow) -> Vec<&'static str> {
+    let state = STATES.iter().filter(|(state, _)| *state as u8 == flow.state).map(|(_, name)| *name);
+    let seen = SIGNALS.iter().filter(|(bit, _)| flow.seen & bit != 0).map(|(_, name)| *name);
+    let options = OPTIONS.iter().filter(|(bit, _)| flow.has(*bit)).map(|(_, name)| *name);
+    state.chain(seen).chain(options).collect()
 }

@@ -43,6 +43,7 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
         (map_name::AFFINITY, capacity.affinity),
         (map_name::CONNTRACK, capacity.conntrack),
         (map_name::FRAGMENTS, capacity.fragments),
+        (map_name::DIRECT, capacity.direct),
     ] {
         loader.map_max_entries(map, size);
     }

@@ -35,9 +35,10 @@ pub use counters::{Counters, ServiceCounters};
 pub use devices::NodeDevice;
 pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses};
 pub use error::DataplaneError;
+pub use flows::FlowId;
 pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
 pub use keep::Keeper;
-pub use kpx_abi::{Mode, Reason, Stats, Timeouts};
+pub use kpx_abi::{FlowState, Mode, Reason, Stats, Timeouts};
 pub use links::Attachment;
 pub use maglev::{DEFAULT_SIZE as MAGLEV_SIZE, SIZES as MAGLEV_SIZES};
 pub use pins::Paths;
@@ -79,6 +80,9 @@ pub struct Capacity {
     pub conntrack: u32,
     /// Fragmented datagrams whose ports are remembered at one time.
     pub fragments: u32,
+    /// Flows straight to their destination that are remembered, so that one by way of a Service is told from them; the one
+    /// used longest ago makes room for a further one.
+    pub direct: u32,
 }
 
 impl Default for Capacity {
@@ -96,6 +100,7 @@ impl Default for Capacity {
             affinity: 65_536,
             conntrack: 524_288,
             fragments: 8192,
+            direct: 8192,
         }
     }
 }

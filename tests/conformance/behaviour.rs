@@ -31,7 +31,7 @@ pub(super) enum Place {
     Own,
     /// A pod of node-a whose sockets are outside of the cgroup that kpx is attached to.
     Unseen,
-    /// The pod `a11`, itself an endpoint, outside of that cgroup.
+    /// The pod `a13`, outside of that cgroup.
     UnseenOwn,
 }
 

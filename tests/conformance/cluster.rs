@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!  outside (192.168.50.1, node-c and its pods) ── bridge ──┬── node-a ── cni0 ──┬── client
-//!                                                          │                    ├── an endpoint (a13)
-//!                                                          │                    ├── two more, outside of the cgroup
+//!                                                          │                    ├── own (a13)
 //!                                                          │                    └── all other pods
 //!                                                          └── node-b ── cni0 ── the same
 //! ```
@@ -32,14 +31,9 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Letters of the nodes that have namespaces of their own; all else is outside.
 const NODES: [char; 2] = ['a', 'b'];
-/// Ends of the addresses of pods with a namespace of their own. Two of them only ask and two are endpoints too; one of
-/// each is in the node's cgroup. A pod is wholly in it or wholly outside: a packet path would take a socket's own flow to
-/// an endpoint for the reply of one that it translated from the same address and port.
+/// Ends of the addresses of the pod that only asks, and of the one that is an endpoint too.
 const CLIENT: &str = "200";
-const UNSEEN: &str = "201";
 const OWN: &str = "13";
-const UNSEEN_OWN: &str = "11";
-const SINGLE: [&str; 4] = [CLIENT, UNSEEN, OWN, UNSEEN_OWN];
 /// The client outside, which is everybody's gateway.
 const OUTSIDE: [&str; 2] = ["192.168.50.1", "fd00:50::1"];
 /// A client inside the source ranges of `edge/lb-sources-dual`.
@@ -50,8 +44,8 @@ pub(super) struct NodeNet {
     pub(super) name: &'static str,
     pub(super) netns: Arc<Netns>,
     pub(super) cgroup: Cgroup,
-    /// Those of [`SINGLE`], in that order.
-    single: [Netns; 4],
+    client: Netns,
+    own: Netns,
     others: Netns,
 }
 
@@ -99,11 +93,12 @@ impl Cluster {
         let mut servers = Vec::new();
         let mut rest = endpoints;
         for (node, letter) in nodes.iter().zip(NODES) {
-            let single = SINGLE.map(|end| Family::BOTH.map(|family| names::pod(letter, end, family)).to_vec());
-            let others: Vec<IpAddr> = pods(letter, &rest).into_iter().collect();
-            let host = Family::BOTH.map(|family| names::node(letter, family)).to_vec();
-            let homes = [(&*node.netns, host), (&node.others, others)];
-            for (netns, here) in node.single.iter().zip(single).chain(homes) {
+            let own = Family::BOTH.map(|family| names::pod(letter, OWN, family));
+            for (netns, here) in [
+                (&*node.netns, &Family::BOTH.map(|family| names::node(letter, family))[..]),
+                (&node.own, &own[..]),
+                (&node.others, &pods(letter, &rest).into_iter().collect::<Vec<_>>()[..]),
+            ] {
                 let (at, others) = rest.into_iter().partition(|(addr, _)| here.contains(&addr.ip()));
                 rest = others;
                 servers.push(Servers::start(netns, &at));
@@ -132,11 +127,9 @@ impl Cluster {
             Place::Outside | Place::Listed => &self.outside,
             Place::NodeA => &a.netns,
             Place::NodeB => &b.netns,
-            Place::PodA => &a.single[0],
-            Place::PodB => &b.single[0],
-            Place::Unseen => &a.single[1],
-            Place::Own => &a.single[2],
-            Place::UnseenOwn => &a.single[3],
+            Place::PodA | Place::Unseen => &a.client,
+            Place::PodB => &b.client,
+            Place::Own | Place::UnseenOwn => &a.own,
         };
         netns.path()
     }
@@ -149,17 +142,15 @@ impl Cluster {
             Place::Listed => of(LISTED),
             Place::NodeA => names::node('a', family),
             Place::NodeB => names::node('b', family),
-            Place::PodA => names::pod('a', CLIENT, family),
-            Place::Unseen => names::pod('a', UNSEEN, family),
+            Place::PodA | Place::Unseen => names::pod('a', CLIENT, family),
             Place::PodB => names::pod('b', CLIENT, family),
-            Place::Own => names::pod('a', OWN, family),
-            Place::UnseenOwn => names::pod('a', UNSEEN_OWN, family),
+            Place::Own | Place::UnseenOwn => names::pod('a', OWN, family),
         }
     }
 
     /// Links and neighbours of a young namespace take a moment: pods are asked without any Service until they answer.
     fn try_paths(&self) {
-        let places = [Place::Outside, Place::NodeA, Place::NodeB, Place::PodA, Place::PodB, Place::Unseen];
+        let places = [Place::Outside, Place::NodeA, Place::NodeB, Place::PodA, Place::PodB, Place::Own];
         for (place, family) in places.into_iter().flat_map(|place| Family::BOTH.map(|family| (place, family))) {
             for pod in ["a11", "b11", "a13", "b13", "c11"] {
                 let (ip, port) = names::endpoint(pod, family);
@@ -183,7 +174,7 @@ fn pods(letter: char, endpoints: &BTreeSet<(SocketAddr, Protocol)>) -> BTreeSet<
     let mut found: BTreeSet<IpAddr> = endpoints.iter().map(|(addr, _)| addr.ip()).collect();
     found.retain(|ip| {
         let name = names::name(SocketAddr::new(*ip, 8080));
-        name.strip_prefix(letter).is_some_and(|end| !SINGLE.contains(&end))
+        name.strip_prefix(letter).is_some_and(|end| end != OWN)
     });
     found
 }
@@ -240,16 +231,14 @@ fn add(lines: &mut String, address: &str, device: &str) {
 impl NodeNet {
     fn new(letter: char, outside: &Netns, endpoints: &BTreeSet<(SocketAddr, Protocol)>) -> Self {
         let name = if letter == 'a' { "node-a" } else { "node-b" };
-        let [netns, others] = [(); 2].map(|()| Netns::new());
-        let single = SINGLE.map(|_| Netns::new());
+        let [netns, client, own, others] = [(); 4].map(|()| Netns::new());
         netns.sysctl(&[("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")]);
         let mut lines = format!(
             "link add eth0 type veth peer name to-{letter} netns {}\nlink add cni0 type bridge mcast_snooping 0\n\
              link set eth0 up\nlink set cni0 up\n",
             outside.path().display()
         );
-        for (i, pod) in single.iter().chain([&others]).enumerate() {
-            let port = format!("p{i}");
+        for (port, pod) in [("p0", &client), ("p1", &own), ("p2", &others)] {
             let _ = writeln!(lines, "link add {port} type veth peer name eth0 netns {}", pod.path().display());
             // A pod may reach itself through the node, as network plug-ins for bridges allow.
             let _ = writeln!(lines, "link set {port} master cni0 up\nlink set {port} type bridge_slave hairpin on");
@@ -272,11 +261,10 @@ impl NodeNet {
         }
         netns.ip(&routes);
         let both = |end: &str| Family::BOTH.map(|family| names::pod(letter, end, family));
-        for (netns, end) in single.iter().zip(SINGLE) {
-            join(netns, letter, both(end));
-        }
+        join(&client, letter, both(CLIENT));
+        join(&own, letter, both(OWN));
         join(&others, letter, pods(letter, endpoints));
-        Self { name, netns: Arc::new(netns), cgroup: Cgroup::new(name), single, others }
+        Self { name, netns: Arc::new(netns), cgroup: Cgroup::new(name), client, own, others }
     }
 }
 
@@ -294,9 +282,11 @@ impl NodeNet {
             ClientAddresses { v4: Some(v4), v6: Some(v6) }
         };
         let node = Family::BOTH.map(|family| names::node(letter, family));
-        let pods = SINGLE.map(|end| Family::BOTH.map(|family| names::pod(letter, end, family)));
-        let all = self.single.iter().zip(pods).chain([(&*self.netns, node)]);
-        all.map(|(netns, ips)| (netns.cookie(), of(ips))).collect()
+        let [client, own] = [CLIENT, OWN].map(|end| Family::BOTH.map(|family| names::pod(letter, end, family)));
+        [(&*self.netns, node), (&self.client, client), (&self.own, own)]
+            .into_iter()
+            .map(|(netns, ips)| (netns.cookie(), of(ips)))
+            .collect()
     }
 }
 

@@ -172,7 +172,7 @@ fn map_types_are_those_of_the_shared_crate() {
     let backend = layout!(Backend { addr, port, proto, state, service, flags });
     let stats = layout!(Stats { connects, datagrams, refused, shadow, passed });
     let config =
-        layout!(Config { layout_version, mode, yield_ns, node_netns, options, snat_first, snat_last, mark, pad });
+        layout!(Config { layout_version, mode, yield_ns, node_netns, options, snat_first, snat_last, mark, unseen });
     let peer = layout!(Peer { frontend, backend, frontend_port, backend_port });
     let socket = layout!(Socket { lock, pad, entries });
     let yield_key = layout!(YieldKey { addr, port, source_port });
@@ -184,7 +184,7 @@ fn map_types_are_those_of_the_shared_crate() {
     // A set of bits is a struct around a word.
     let bits = (vec![("__0".to_owned(), 0, 4)], 4);
     let tuple = layout!(Tuple { src, dst, sport, dport, proto, pad });
-    let flow = layout!(Flow { to, last_ns, service, backend, device, role, seen, pad });
+    let flow = layout!(Flow { to, last_ns, service, backend, device, role, seen, state, options });
     let fragment = layout!(FragmentKey { src, dst, id, proto, pad });
     // Map type (enum bpf_map_type), key, value.
     let expected = BTreeMap::from([
@@ -201,8 +201,9 @@ fn map_types_are_those_of_the_shared_crate() {
         (map_name::ADDRESSES, (1, address, bits.clone())),
         (map_name::NETWORKS, (11, network, bits)),
         (map_name::SOURCES, (11, source, (Vec::new(), 1))),
-        (map_name::CLIENTS, (1, counter, layout!(Client { v4, v6 }))),
-        (map_name::CONNTRACK, (1, tuple, flow)),
+        (map_name::CLIENTS, (1, counter.clone(), layout!(Client { v4, v6 }))),
+        (map_name::CONNTRACK, (1, tuple.clone(), flow)),
+        (map_name::DIRECT, (9, tuple, counter.clone())),
         (map_name::FRAGMENTS, (9, fragment, layout!(Ports { src, dst }))),
         (map_name::DEVICES, (1, word, layout!(Device { v4, v6, mac, flags }))),
         (map_name::AFFINITY, (9, affinity_key, layout!(Affinity { last_ns, backend, pad }))),

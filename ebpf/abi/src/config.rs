@@ -1,7 +1,7 @@
 //! The maps' names, the version of their layout, and the configuration.
 
 /// Version of the layout of all maps; a change to any type of this crate raises it.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Names of the maps: at most 15 characters, the kernel's limit.
 pub mod map_name {
@@ -40,15 +40,18 @@ pub mod map_name {
     pub const CONNTRACK: &str = "kpx_conntrack";
     /// [`FragmentKey`](crate::packet::FragmentKey) → [`Ports`](crate::packet::Ports), the one used longest ago evicted.
     pub const FRAGMENTS: &str = "kpx_fragments";
+    /// When a client began a flow that goes straight to its destination, monotonic nanoseconds, by
+    /// [`Tuple`](crate::Tuple); the one used longest ago evicted.
+    pub const DIRECT: &str = "kpx_direct";
     /// [`Device`](crate::Device) by ifindex.
     pub const DEVICES: &str = "kpx_devices";
     /// Where a program lays out what its stack has no room for, one element for each processor.
     pub const SCRATCH: &str = "kpx_scratch";
 
     /// All of them, in the order in which they are created.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: [&str; 20] = [
         CONFIG, INDEX, FRONTENDS, SLOTS, BACKENDS, STATS, REASONS, PEERS, SOCKETS, YIELD, ADDRESSES, NETWORKS, SOURCES,
-        CLIENTS, AFFINITY, CONNTRACK, FRAGMENTS, DEVICES, SCRATCH,
+        CLIENTS, AFFINITY, CONNTRACK, FRAGMENTS, DIRECT, DEVICES, SCRATCH,
     ];
 }
 
@@ -114,11 +117,12 @@ pub struct Config {
     pub snat_first: u16,
     /// Last port, machine byte order, that a masqueraded flow may get.
     pub snat_last: u16,
-    /// Bits set in the mark of every packet that is translated before routing, so that a `notrack` rule can keep it from
-    /// the kernel's conntrack; 0: none.
+    /// Bits set before routing in the mark of packets of the packet path's flows, but for those that kube-proxy's rules
+    /// would leave to others: so that a rule of the filter can let them through where these did; 0: none.
     pub mark: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Bits set before routing in the mark of all packets of flows with [`Flow::UNSEEN`](crate::Flow::UNSEEN), so that a
+    /// `notrack` rule can keep them from the kernel's conntrack; 0: none.
+    pub unseen: u32,
 }
 
 /// What the programs may take for granted, as bits of [`Config::options`].

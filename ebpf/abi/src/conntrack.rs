@@ -99,14 +99,64 @@ pub struct Flow {
     pub role: u8,
     /// Bits of [`signal`] that packets of this direction have shown.
     pub seen: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// A [`FlowState`].
+    pub state: u8,
+    /// Bits.
+    pub options: u8,
+}
+
+/// What is done with the packets of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FlowState {
+    /// They are translated.
+    Translate = 0,
+    /// They are somebody else's: untouched.
+    Pass = 1,
+    /// They are dropped until the flow is thawed: for flows that change hands and cannot be kept from the kernel's
+    /// conntrack meanwhile.
+    Frozen = 2,
+}
+
+impl FlowState {
+    /// The state with this number; an unknown one harms nobody.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Translate,
+            2 => Self::Frozen,
+            _ => Self::Pass,
+        }
+    }
 }
 
 /// How stale [`Flow::last_ns`] may be, so that not every packet writes to memory that all processors read.
 pub const TOUCH_NS: u64 = 1_000_000_000;
 
 impl Flow {
+    /// Its packets get the mark of [`Config::unseen`](crate::Config::unseen), in both directions.
+    pub const UNSEEN: u8 = 1;
+    /// Its backend sees an address of the node.
+    pub const MASQUERADED: u8 = 1 << 1;
+    /// Of [`Role::Reply`]: the backend has a flow of this client and port already that goes without a Service, so its
+    /// packets are no answers to ours.
+    pub const TAKEN: u8 = 1 << 2;
+
+    /// Whether an option is set.
+    #[inline(always)]
+    pub const fn has(&self, option: u8) -> bool {
+        self.options & option != 0
+    }
+
+    /// Whether a packet with these signals cannot belong to it: TCP's first answer is one to the SYN, or a reset. What else
+    /// comes from there is of a flow that goes without a Service.
+    #[inline(always)]
+    pub const fn is_strange(&self, protocol: u8, signals: u8) -> bool {
+        self.role == REPLY
+            && protocol == proto::TCP
+            && (self.has(Self::TAKEN) || self.seen == 0 && signals & (signal::ANSWERS | signal::RESETS) == 0)
+    }
+
     /// Where it applies. The node's own packets are first met after routing, and their answers have to be what the
     /// socket expects before they are delivered: they go the other way round.
     #[inline(always)]
@@ -181,6 +231,20 @@ impl PortRange {
         let offset = ((random as u64 * size) >> 32) as u16;
         (self.first + offset).to_be()
     }
+
+    /// The port after this one, both in network byte order; after the last comes the first.
+    #[inline(always)]
+    const fn after(self, port: u16) -> u16 {
+        let port = u16::from_be(port);
+        if port < self.first || port >= self.last { self.first.to_be() } else { (port + 1).to_be() }
+    }
+
+    /// The port for the n-th try, after this one: at random first, then one after the other, so that of few ports none
+    /// is missed.
+    #[inline(always)]
+    fn next<F: Flows>(self, flows: &mut F, n: u32, port: u16) -> u16 {
+        if n < TRIES / 2 { self.pick(flows.random()) } else { self.after(port) }
+    }
 }
 
 /// How many source ports are tried before a flow is given up: even with nine ports of ten in use, one of six flows fails.
@@ -198,8 +262,8 @@ pub struct Opening {
     pub backend_port: u16,
     /// Whether the backend shall see an address of the node.
     pub masquerade: bool,
-    /// Zero.
-    pub pad: u8,
+    /// Whether the client may use its port for a flow straight to the backend, so that this one needs another.
+    pub apart: bool,
     /// Service id.
     pub service: u32,
     /// Backend id.
@@ -221,8 +285,9 @@ pub struct Room {
 /// Opens a flow; `to` becomes what its packets are.
 ///
 /// The answer's entry is there before the request's, so no packet goes whose answer would not be understood. Two flows
-/// of one client with one port to one backend (by way of two frontends) would have the same answers: the second
-/// gets another source port.
+/// of one client with one port to one backend (by way of two frontends, or of none) would have the same answers: the second
+/// gets another source port. A flow to be masqueraded gets one of the node's anyway: what it is between the two hooks
+/// would be a flow straight to the backend otherwise.
 #[inline(always)]
 pub fn open<F: Flows>(
     flows: &mut F,
@@ -242,9 +307,14 @@ pub fn open<F: Flows>(
     room.flow.device = opening.device;
     room.flow.role = REPLY;
     room.flow.seen = 0;
-    room.flow.pad = [0; 2];
+    room.flow.state = FlowState::Translate as u8;
+    let masquerade = opening.masquerade && opening.device == 0;
+    room.flow.options = if masquerade { Flow::MASQUERADED } else { 0 };
+    if masquerade || opening.apart {
+        to.sport = ports.pick(flows.random());
+    }
     let mut found = false;
-    for _ in 0..TRIES {
+    for n in 0..TRIES {
         room.key = to.reversed();
         if flows.add(&room.key, &room.flow)? {
             found = true;
@@ -252,7 +322,10 @@ pub fn open<F: Flows>(
         }
         // A former flow of this very client and frontend, or one that is over, makes room.
         let free = match flows.get(&room.key) {
-            Some(other) => other.role == REPLY && (other.to.same(&room.flow.to) || other.seen & ENDS != 0),
+            Some(other) => {
+                let over = other.to.same(&room.flow.to) || other.seen & ENDS != 0;
+                other.role == REPLY && !other.has(Flow::TAKEN) && over
+            }
             None => true,
         };
         if free {
@@ -260,12 +333,12 @@ pub fn open<F: Flows>(
             found = true;
             break;
         }
-        to.sport = ports.pick(flows.random());
+        to.sport = ports.next(flows, n, to.sport);
     }
     if !found {
         return Err(Failure::NoPort);
     }
-    if opening.masquerade && opening.device == 0 {
+    if masquerade {
         room.key = *to;
         room.flow.to = Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, pad: [0; 3] };
         room.flow.role = MASQUERADE;
@@ -306,14 +379,15 @@ pub fn masquerade<F: Flows>(
     room.flow.seen = 0;
     *to = *key;
     to.src = *addr;
+    to.sport = ports.pick(flows.random());
     let mut found = false;
-    for _ in 0..TRIES {
-        to.sport = ports.pick(flows.random());
+    for n in 0..TRIES {
         room.key = to.reversed();
         if flows.add(&room.key, &room.flow)? {
             found = true;
             break;
         }
+        to.sport = ports.next(flows, n, to.sport);
     }
     if !found {
         return Err(Failure::NoPort);

@@ -23,6 +23,8 @@ impl Device {
     pub const POD: u16 = 2;
     /// All its ports have the programs: what comes in by it has been seen before.
     pub const MASTER: u16 = 4;
+    /// Some of its ports have the programs: part of what comes in by it has been seen before.
+    pub const PARTLY: u16 = 8;
 
     /// Whether a flag is set.
     #[inline(always)]

@@ -53,8 +53,8 @@ pub use config::{Config, LAYOUT_VERSION, Mode, Options, map_name};
 #[cfg(any(test, feature = "user"))]
 pub use conntrack::expired;
 pub use conntrack::{
-    Failure, Flow, Flows, Full, Hook, Opening, PortRange, Role, Room, Stage, TOUCH_NS, TRIES, Timeouts, Tuple,
-    masquerade, open, replaceable, stage,
+    Failure, Flow, FlowState, Flows, Full, Hook, Opening, PortRange, Role, Room, Stage, TOUCH_NS, TRIES, Timeouts,
+    Tuple, masquerade, open, replaceable, stage,
 };
 pub use device::Device;
 pub use flow::{Datagram, Known, datagram};

@@ -26,6 +26,8 @@ pub mod signal {
     pub const RESETS: u8 = 4;
     /// None of these: data, acknowledgements.
     pub const CARRIES: u8 = 8;
+    /// Answers what begins a flow: TCP's SYN with ACK.
+    pub const ANSWERS: u8 = 16;
 }
 
 /// How many extension headers of IPv6 are skipped before a packet counts as not understood.
@@ -263,8 +265,8 @@ const fn tcp_signals(flags: u8) -> u8 {
     let (fin, syn, rst, ack) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 16 != 0);
     if rst {
         signal::RESETS
-    } else if syn && !ack {
-        signal::OPENS
+    } else if syn {
+        if ack { signal::ANSWERS } else { signal::OPENS }
     } else if fin {
         signal::FINISHES
     } else {

@@ -66,11 +66,19 @@ pub enum Reason {
     Unparsed = 29,
     /// Packet path: translated in the driver, and sent back by the device it came by.
     ShortCut = 30,
+    /// Packet path: a flow straight to a backend got another port, since one by way of a Service has its own.
+    SetApart = 31,
+    /// Packet path: a packet of a flow straight to a backend told from the answer to a Service's that began later.
+    ToldApart = 32,
+    /// Packet path: left alone, since its flow is somebody else's.
+    PassedFlow = 33,
+    /// Packet path: dropped, since its flow is frozen.
+    FrozenFlow = 34,
 }
 
 impl Reason {
     /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 31;
+    pub const COUNT: usize = 35;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -105,6 +113,10 @@ impl Reason {
         Self::NoRoute,
         Self::Unparsed,
         Self::ShortCut,
+        Self::SetApart,
+        Self::ToldApart,
+        Self::PassedFlow,
+        Self::FrozenFlow,
     ];
 
     /// The name, lower case with underscores.
@@ -141,6 +153,10 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::Unparsed => "unparsed",
             Self::ShortCut => "short_cut",
+            Self::SetApart => "set_apart",
+            Self::ToldApart => "told_apart",
+            Self::PassedFlow => "passed_flow",
+            Self::FrozenFlow => "frozen_flow",
         }
     }
 }

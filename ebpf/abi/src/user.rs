@@ -39,7 +39,7 @@ macro_rules! pod {
                 assert_eq!(size_of::<AffinityKey>(), 16 + 4);
                 assert_eq!(size_of::<Affinity>(), 8 + 4 + 4);
                 assert_eq!(size_of::<Tuple>(), 16 + 16 + 2 + 2 + 1 + 3);
-                assert_eq!(size_of::<Flow>(), 40 + 8 + 4 + 4 + 4 + 1 + 1 + 2);
+                assert_eq!(size_of::<Flow>(), 40 + 8 + 4 + 4 + 4 + 1 + 1 + 1 + 1);
                 assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 1 + 3);
                 assert_eq!(size_of::<Ports>(), 2 + 2);
                 assert_eq!(size_of::<Device>(), 16 + 16 + 6 + 2);

@@ -87,7 +87,7 @@ fn opening(client: u8, sport: u16, frontend: u8, backend: u8, masquerade: bool) 
         backend_addr: addr(200 + backend),
         backend_port: 8080_u16.to_be(),
         masquerade,
-        pad: 0,
+        apart: false,
         service: 1,
         backend: u32::from(backend),
         device: 0,
@@ -237,4 +237,59 @@ fn a_device_without_an_address_of_a_family_has_none() {
     let device = Device { v4: addr(1), ..Device::default() };
     assert_eq!(device.source(true), Some(&addr(1)));
     assert_eq!(device.source(false), None);
+}
+
+#[test]
+fn a_flow_without_a_service_is_set_apart_from_one_that_has_its_port() {
+    let mut table = Table::default();
+    let served = opening(1, 40_000, 0, 0, false);
+    let reaches = table.open(&served).unwrap();
+    assert_eq!(reaches.sport, served.request.sport, "nothing is in its way");
+    let request = Tuple { dst: reaches.dst, dport: reaches.dport, ..served.request };
+    let direct = Opening {
+        request,
+        backend_addr: request.dst,
+        backend_port: request.dport,
+        apart: true,
+        service: 0,
+        backend: 0,
+        ..served
+    };
+    let apart = table.open(&direct).unwrap();
+    assert_eq!(table.pass(Hook::Ingress, request), apart);
+    assert_eq!((apart.src, apart.dst, apart.dport), (request.src, request.dst, request.dport));
+    assert!((1024..=1055).contains(&u16::from_be(apart.sport)));
+    assert_eq!(table.pass(Hook::Egress, apart.reversed()), request.reversed());
+    assert_eq!(table.pass(Hook::Egress, reaches.reversed()), served.request.reversed());
+}
+
+#[test]
+fn what_answers_no_syn_is_no_answer() {
+    let reply = Flow { role: Role::Reply as u8, ..Flow::default() };
+    assert!(reply.is_strange(proto::TCP, signal::CARRIES));
+    assert!(!reply.is_strange(proto::TCP, signal::ANSWERS) && !reply.is_strange(proto::TCP, signal::RESETS));
+    assert!(!reply.is_strange(proto::UDP, signal::OPENS) && !reply.is_strange(proto::SCTP, signal::CARRIES));
+    assert!(!Flow { seen: signal::ANSWERS, ..reply }.is_strange(proto::TCP, signal::CARRIES));
+    let taken = Flow { seen: signal::ANSWERS, options: Flow::TAKEN, ..reply };
+    assert!(taken.is_strange(proto::TCP, signal::ANSWERS));
+    assert!(!Flow { role: Role::Unmasquerade as u8, ..reply }.is_strange(proto::TCP, signal::CARRIES));
+    // Nobody has that port: a Service's flow that begins again does not take it either.
+    let mut table = Table::default();
+    let served = opening(1, 40_000, 0, 0, false);
+    let reaches = table.open(&served).unwrap();
+    table.entries.get_mut(&reaches.reversed()).unwrap().options |= Flow::TAKEN;
+    assert_ne!(table.open(&served).unwrap().sport, reaches.sport);
+}
+
+#[test]
+fn of_few_ports_none_is_missed() {
+    let ports = PortRange { first: 5000, last: 5003 };
+    for seed in 0..200 {
+        let mut table = Table { seed, ..Table::default() };
+        for sport in 1..=4 {
+            let mut to = Tuple::default();
+            let opening = opening(1, sport, 0, 0, true);
+            open(&mut table, &opening, ports, SECOND, &mut Room::default(), &mut to).expect("a port is free");
+        }
+    }
 }

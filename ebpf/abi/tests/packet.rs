@@ -104,7 +104,7 @@ fn transport_headers_tell_the_life_of_a_flow() {
     let expected = [
         (0x02, signal::OPENS),
         (0xc2, signal::OPENS),
-        (0x12, signal::CARRIES),
+        (0x12, signal::ANSWERS),
         (0x10, signal::CARRIES),
         (0x11, signal::FINISHES),
         (0x14, signal::RESETS),

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
-use kpx_abi::packet::{FragmentKey, Packet, Ports};
+use kpx_abi::packet::{FragmentKey, Packet, Ports, proto};
 use kpx_abi::{Device, Flow, Flows, Full, Mode, Opening, PortRange, Request, Room, TOUCH_NS, Tuple};
 
 /// Entries of a map before the loader sets what it needs.
@@ -16,6 +16,8 @@ const EEXIST: i32 = 17;
 static CONNTRACK: HashMap<Tuple, Flow, DEFAULT, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 #[btf_map(name = "kpx_fragments")]
 static FRAGMENTS: LruHashMap<FragmentKey, Ports, DEFAULT> = LruHashMap::new();
+#[btf_map(name = "kpx_direct")]
+static DIRECT: LruHashMap<Tuple, u64, DEFAULT> = LruHashMap::new();
 #[btf_map(name = "kpx_devices")]
 static DEVICES: HashMap<u32, Device, DEFAULT> = HashMap::new();
 #[btf_map(name = "kpx_scratch")]
@@ -31,8 +33,10 @@ pub struct Scratch {
     pub yield_ns: u64,
     /// A [`Mode`](kpx_abi::Mode).
     pub mode: Mode,
-    /// Bits for the mark of packets translated before routing.
+    /// Bits for the mark of packets before routing, so that filters know them.
     pub mark: u32,
+    /// Bits for the mark of those that the kernel's conntrack is not to see.
+    pub unseen: u32,
     /// Source ports to choose from.
     pub ports: PortRange,
     /// Whether this is the hook after routing.
@@ -83,6 +87,44 @@ pub fn remember_fragment(packet: &Packet) {
 pub fn fragment_ports(packet: &Packet) -> Option<Ports> {
     // SAFETY: a copy of one aligned word.
     unsafe { FRAGMENTS.get(packet.fragment_key()).copied() }
+}
+
+/// How long a flow of datagrams that goes straight to its destination counts as in use, nanoseconds: longer than the
+/// kernel's conntrack keeps one.
+const DIRECT_NS: u64 = 180_000_000_000;
+
+/// Notes that a flow goes straight to its destination; false if that is known.
+#[inline(always)]
+pub fn note_direct(tuple: &Tuple, now_ns: u64) -> bool {
+    match DIRECT.get_ptr_mut(tuple) {
+        // SAFETY: one aligned word of the map, written without order.
+        Some(last) => unsafe {
+            if now_ns.saturating_sub(last.read_volatile()) > TOUCH_NS {
+                last.write_volatile(now_ns);
+            }
+            false
+        },
+        None => {
+            // Without room the flow is not told apart from one by way of a Service that begins later.
+            let _ = DIRECT.insert(tuple, now_ns, u64::from(BPF_ANY));
+            true
+        }
+    }
+}
+
+/// Whether a client has a flow straight to a backend with these addresses and ports.
+#[inline(always)]
+pub fn is_direct(tuple: &Tuple, now_ns: u64) -> bool {
+    // SAFETY: one aligned word, read at once.
+    let last = unsafe { DIRECT.get(tuple).map(|last| core::ptr::addr_of!(*last).read_volatile()) };
+    match last {
+        Some(last) if tuple.proto == proto::UDP && now_ns.saturating_sub(last) > DIRECT_NS => {
+            // Should it go on, its next datagram is its first again.
+            let _ = DIRECT.remove(tuple);
+            false
+        }
+        known => known.is_some(),
+    }
 }
 
 /// The kernel's table of flows.

@@ -20,7 +20,9 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use kpx_abi::packet::{Extent, Kind, Packet, parse, proto, signal};
-use kpx_abi::{Device, Failure, Flow, Hook, Maps as _, Mode, PortRange, Reason, Role, masquerade, replaceable};
+use kpx_abi::{
+    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, PortRange, Reason, Role, masquerade, replaceable,
+};
 
 use crate::maps::{Kernel, count, settings};
 use flows::{Conntrack, Scratch, device, fragment_ports, remember_fragment, scratch, touch};
@@ -62,6 +64,7 @@ fn run(skb: Skb, egress: bool) -> i32 {
     scratch.mode = settings.mode;
     scratch.yield_ns = settings.yield_ns;
     scratch.mark = settings.mark;
+    scratch.unseen = settings.unseen;
     scratch.ports = PortRange { first: settings.snat_first, last: settings.snat_last };
     scratch.egress = egress;
     scratch.device = *device;
@@ -88,9 +91,32 @@ fn run(skb: Skb, egress: bool) -> i32 {
     let flow = Conntrack.find(&scratch.packet.tuple);
     if let Some(flow) = flow {
         // SAFETY: an element of the map; its role and device never change.
-        let (here, forward) = unsafe { (here(&*flow, egress), (*flow).role == Role::Forward as u8) };
+        let (state, here, forward, direct) = unsafe {
+            let flow = &*flow;
+            let forward = flow.role == Role::Forward as u8;
+            (FlowState::from_number(flow.state), here(flow, egress), forward, flow.service == 0)
+        };
+        match state {
+            FlowState::Translate => {}
+            FlowState::Pass => {
+                touch(flow, scratch.packet.signals, scratch.now_ns);
+                count(Reason::PassedFlow);
+                return NEXT;
+            }
+            FlowState::Frozen => {
+                count(Reason::FrozenFlow);
+                return DROP;
+            }
+        }
+        // What comes straight from a backend would look like a Service's answer to the hook of the port behind.
+        if direct && egress && scratch.device.has(Device::MASTER | Device::PARTLY) {
+            return NEXT;
+        }
         if here && !(forward && begins_anew(flow, &scratch.packet)) {
             return follow(skb, flow, scratch);
+        }
+        if !here {
+            mark(skb, flow, scratch);
         }
     }
     if scratch.packet.kind as u8 == Kind::LaterFragment as u8 {
@@ -136,30 +162,64 @@ fn here(flow: &Flow, egress: bool) -> bool {
 fn begins_anew(flow: *mut Flow, packet: &Packet) -> bool {
     // SAFETY: an element of the map.
     let flow = unsafe { &*flow };
+    // A flow that goes without a Service keeps what tells it apart.
+    if flow.service == 0 {
+        return false;
+    }
     if packet.tuple.proto == proto::UDP {
         return packet.kind as u8 != Kind::LaterFragment as u8 && unserved(flow);
     }
     if packet.signals & signal::OPENS == 0 {
         return false;
     }
-    let answered = Conntrack.find(&flow.to.reversed()).map_or(0, |reply| {
+    let (answered, taken) = Conntrack.find(&flow.to.reversed()).map_or((0, false), |reply| {
         // SAFETY: as above.
-        unsafe { (*reply).seen }
+        unsafe { ((*reply).seen, (*reply).has(Flow::TAKEN)) }
     });
-    replaceable(flow.seen, answered) || answered == 0 && unserved(flow)
+    taken || replaceable(flow.seen, answered) || answered == 0 && unserved(flow)
 }
 
 /// Whether the backend of a flow is gone.
 #[inline(always)]
 fn unserved(flow: &Flow) -> bool {
-    !Kernel.backend(flow.backend).is_some_and(|backend| backend.serves(flow.service))
+    flow.service != 0 && !Kernel.backend(flow.backend).is_some_and(|backend| backend.serves(flow.service))
+}
+
+/// Marks a packet before routing, so that filters and the kernel's conntrack know whose it is.
+///
+/// Requests that are not masqueraded and may be the first of their flow get no mark for filters: kube-proxy's rules left
+/// those to the rules of others.
+#[inline(always)]
+fn mark(skb: Skb, flow: *mut Flow, scratch: &Scratch) {
+    if scratch.egress || scratch.mark | scratch.unseen == 0 {
+        return;
+    }
+    // SAFETY: an element of the map, whose words change one by one at most.
+    let flow = unsafe { &*flow };
+    let request = flow.role == Role::Forward as u8;
+    let begins = scratch.packet.signals & signal::OPENS != 0;
+    let accepted = flow.service != 0 && (!request || flow.has(Flow::MASQUERADED) || !begins);
+    let unseen = if flow.has(Flow::UNSEEN) { scratch.unseen } else { 0 };
+    let bits = unseen | if accepted { scratch.mark } else { 0 };
+    if bits != 0 {
+        skb.mark(bits);
+    }
 }
 
 /// Translates a packet of a known flow.
 #[inline(always)]
 fn follow(skb: Skb, flow: *mut Flow, scratch: &mut Scratch) -> i32 {
-    touch(flow, scratch.packet.signals, scratch.now_ns);
     // SAFETY: an element of the map, whose words change one by one at most.
+    unsafe {
+        if (*flow).is_strange(scratch.packet.tuple.proto, scratch.packet.signals) {
+            (*flow).options |= Flow::TAKEN;
+            count(Reason::ToldApart);
+            return NEXT;
+        }
+    }
+    touch(flow, scratch.packet.signals, scratch.now_ns);
+    mark(skb, flow, scratch);
+    // SAFETY: as above.
     let (role, undecided, own) = unsafe { ((*flow).role, (*flow).undecided(), (*flow).device) };
     if undecided {
         let outcome = choose_source(scratch);
@@ -197,9 +257,6 @@ fn send(skb: Skb, role: u8, own: u32, scratch: &mut Scratch) -> i32 {
     };
     if !rewrite(skb, scratch) {
         return DROP;
-    }
-    if !scratch.egress && scratch.mark != 0 {
-        skb.mark(scratch.mark);
     }
     way.go(skb)
 }

@@ -7,10 +7,10 @@ use kpx_abi::{
     Request, Role, Tuple, Verdict, flow_hash, lookup, open,
 };
 
-use super::flows::{Conntrack, Scratch};
+use super::flows::{Conntrack, Scratch, is_direct, note_direct};
 use super::refuse::refuse;
 use super::skb::Skb;
-use super::{CHOSEN, DROP, NEXT, failed, number, send};
+use super::{CHOSEN, DROP, NEXT, failed, mark, number, send};
 use crate::maps::{Counter, Kernel, count, stick, tally};
 
 /// What is to happen to a packet.
@@ -29,12 +29,15 @@ mod decision {
 #[inline(always)]
 pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
     // After routing, only what the node itself sends is new: everything else has been seen before routing.
-    if scratch.egress && skb.came_by() != 0 || scratch.mode == Mode::Drain {
+    if scratch.egress && skb.came_by() != 0 {
         return NEXT;
     }
     // In the middle of a flow: it is the kernel's, or nobody's.
     if scratch.packet.signals & signal::OPENS == 0 {
         return NEXT;
+    }
+    if scratch.mode == Mode::Drain {
+        return pass(skb, known, scratch);
     }
     if scratch.packet.tuple.proto == proto::UDP && scratch.mode == Mode::Active && left_to_kernel(scratch, known) {
         count(Reason::Yielded);
@@ -47,7 +50,7 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
             count(Reason::PacketDropped);
             return DROP;
         }
-        _ => return NEXT,
+        _ => return pass(skb, known, scratch),
     }
     let outcome = begin(scratch);
     if outcome != CHOSEN {
@@ -57,8 +60,54 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
     }
     count(Reason::FlowOpened);
     tally(scratch.opening.service, Counter::Connects);
+    // A request's mark is its entry's to say.
+    if let Some(flow) = Conntrack.find(&scratch.packet.tuple) {
+        mark(skb, flow, scratch);
+    }
     let own = scratch.opening.device;
     send(skb, Role::Forward as u8, own, scratch)
+}
+
+/// Lets a packet go that goes without a Service, but sees to it that its flow is not taken for one that does.
+#[inline(always)]
+fn pass(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
+    // Packets of the node's own that have just been translated come by here once more, and would look like such.
+    if scratch.egress || scratch.device.has(Device::PARTLY) || known.is_some() || !collides(scratch) {
+        return NEXT;
+    }
+    let outcome = begin(scratch);
+    if outcome != CHOSEN {
+        count(failed(outcome));
+        return DROP;
+    }
+    count(Reason::SetApart);
+    send(skb, Role::Forward as u8, 0, scratch)
+}
+
+/// Whether the answers to a flow that goes without a Service would be taken for those of one that does; what sets it apart
+/// is left in `scratch.opening`. Remembers the flow for Services' flows to come.
+#[inline(never)]
+fn collides(scratch: &mut Scratch) -> bool {
+    let request = scratch.packet.tuple;
+    if !note_direct(&request, scratch.now_ns) && request.proto == proto::UDP {
+        return false;
+    }
+    scratch.room.key = request.reversed();
+    let Some(other) = Conntrack.get(&scratch.room.key) else { return false };
+    if other.role != Role::Reply as u8 || other.device != 0 || other.has(Flow::TAKEN) {
+        return false;
+    }
+    scratch.opening = Opening {
+        request,
+        backend_addr: request.dst,
+        backend_port: request.dport,
+        masquerade: false,
+        apart: true,
+        service: 0,
+        backend: 0,
+        device: 0,
+    };
+    true
 }
 
 /// Asks the lookup; what it finds is left in `scratch.opening`.
@@ -76,11 +125,15 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
                 backend_addr: backend.addr,
                 backend_port: backend.port,
                 masquerade,
-                pad: 0,
+                apart: false,
                 service,
                 backend: id,
                 device: if scratch.egress { skb.device() } else { 0 },
             };
+            scratch.to = scratch.packet.tuple;
+            scratch.to.dst = backend.addr;
+            scratch.to.dport = backend.port;
+            scratch.opening.apart = is_direct(&scratch.to, scratch.now_ns);
             if sticky {
                 stick(&scratch.request.affinity_key(service), id, scratch.now_ns);
             }

@@ -1,12 +1,12 @@
 //! ICMP errors about translated packets: whoever sent the packet is to recognise it.
 
 use kpx_abi::packet::{Extent, Kind, parse};
-use kpx_abi::{Flows as _, Reason, same};
+use kpx_abi::{Flow, FlowState, Reason, same};
 
 use super::flows::{Conntrack, Scratch};
 use super::rewrite::{address_diff, port_diff, write_addresses, write_ports};
 use super::skb::{Checksum, Skb};
-use super::{DROP, NEXT, here};
+use super::{DROP, NEXT, here, mark};
 use crate::maps::count;
 
 /// Translates an error, if it is about a packet that was translated here, or whose answers are.
@@ -23,11 +23,20 @@ pub fn translate(skb: Skb, scratch: &mut Scratch) -> i32 {
     scratch.quoted = quoted;
     let quoted = &scratch.quoted;
     scratch.room.key = quoted.tuple.reversed();
-    let Some(flow) = Conntrack.get(&scratch.room.key) else { return NEXT };
-    if flow.undecided() || !here(flow, scratch.egress) {
-        return NEXT;
+    let Some(flow) = Conntrack.find(&scratch.room.key) else { return NEXT };
+    // SAFETY: an element of the map, whose words change one by one at most.
+    unsafe {
+        if (*flow).state != FlowState::Translate as u8 || (*flow).has(Flow::TAKEN) {
+            return NEXT;
+        }
+        // The kernel's conntrack would not know what an error about an unseen flow is about.
+        mark(skb, flow, scratch);
+        if (*flow).undecided() || !here(&*flow, scratch.egress) {
+            return NEXT;
+        }
+        scratch.quoted_to = (*flow).to.reversed();
     }
-    scratch.quoted_to = flow.to.reversed();
+    let quoted = &scratch.quoted;
     let packet = &scratch.packet;
     scratch.to = packet.tuple;
     if same(&packet.tuple.dst, &quoted.tuple.src) {

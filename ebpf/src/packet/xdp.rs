@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_xdp_load_bytes, bpf_xdp
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use kpx_abi::packet::{Bytes, Extent, Kind, parse, proto, signal};
-use kpx_abi::{Device, Hook, Mode, Reason, Role};
+use kpx_abi::{Device, FlowState, Hook, Mode, Reason, Role};
 
 use super::flows::{Conntrack, Scratch, device, scratch, touch};
 use super::own::{SUCCESS, ask};
@@ -19,6 +19,8 @@ use super::rewrite::{addresses, ports, v4};
 use super::skb::{difference, fold};
 use super::{ETHERNET_HEADER, IPV4, IPV6, unserved};
 use crate::maps::{count, settings};
+
+const TRANSLATE: u8 = FlowState::Translate as u8;
 
 /// A packet in a driver.
 #[derive(Clone, Copy)]
@@ -90,7 +92,7 @@ fn translate(scratch: &mut Scratch) -> bool {
     // SAFETY: elements of the map, whose words change one by one at most; an element that is replaced stays readable
     // while the program runs.
     unsafe {
-        if !matches!((*first).hook(), Some(Hook::Ingress)) || (*first).device != 0 {
+        if !matches!((*first).hook(), Some(Hook::Ingress)) || (*first).device != 0 || (*first).state != TRANSLATE {
             return false;
         }
         if (*first).role == Role::Forward as u8 && scratch.packet.tuple.proto == proto::UDP && unserved(&*first) {
@@ -99,7 +101,12 @@ fn translate(scratch: &mut Scratch) -> bool {
         scratch.to = (*first).to;
         let second = Conntrack.find(&scratch.to);
         match second {
-            Some(second) if matches!((*second).hook(), Some(Hook::Egress)) && !(*second).undecided() => {
+            Some(second)
+                if matches!((*second).hook(), Some(Hook::Egress))
+                    && !(*second).undecided()
+                    && (*second).state == TRANSLATE
+                    && !(*second).is_strange(scratch.packet.tuple.proto, scratch.packet.signals) =>
+            {
                 scratch.to = (*second).to;
                 touch(second, scratch.packet.signals, scratch.now_ns);
             }

@@ -99,13 +99,9 @@ fn unseen() -> Vec<Behaviour> {
         new(
             "unseen-endpoint",
             &["function for endpoint-Service: http", "allow pods to hairpin back to themselves through services"],
-            "an endpoint whose sockets no hook sees reaches itself, masqueraded, and others as itself",
+            "an endpoint whose sockets no hook sees reaches itself, masqueraded, and the other as itself",
         )
-        .step(tcp(UnseenOwn, ClusterIp("shop/frontend-dual:http")).expect(Expect::Answers(vec![
-            ("a11", Node),
-            ("b11", Client),
-            ("c11", Client),
-        ]))),
+        .step(tcp(UnseenOwn, ClusterIp("edge/np:http")).expect(Expect::Answers(vec![("a13", Node), ("b13", Client)]))),
         new("unseen-no-endpoints", &["be rejected when no endpoints exist"], "refused at once")
             .step(tcp(Unseen, ClusterIp("data/no-endpoints:http")).expect(Expect::Refused))
             .step(udp(Unseen, ClusterIp("data/no-endpoints:udp")).how(How::UdpConnected).expect(Expect::Refused)),

@@ -8,7 +8,7 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData};
 use kpx::dataplane::Paths;
 use kpx_abi::{
     Addr, AddressFlags, Backend, BackendFlags, BackendState, Config, Device, Flags, Frontend, FrontendKey, FrontendRef,
-    List, NetworkFlags, map_name,
+    List, NetworkFlags, Tuple, map_name,
 };
 
 const READS: &str = "the map can be read";
@@ -37,6 +37,7 @@ pub(super) struct Tables {
     addresses: HashMap<MapData, Addr, AddressFlags>,
     networks: LpmTrie<MapData, Addr, NetworkFlags>,
     devices: HashMap<MapData, u32, Device>,
+    direct: HashMap<MapData, Tuple, u64>,
 }
 
 fn open<T: TryFrom<Map>>(paths: &Paths, name: &str, kind: fn(MapData) -> Map) -> T
@@ -70,6 +71,7 @@ impl Tables {
             addresses: open(paths, map_name::ADDRESSES, Map::HashMap),
             networks: open(paths, map_name::NETWORKS, Map::LpmTrie),
             devices: open(paths, map_name::DEVICES, Map::HashMap),
+            direct: open(paths, map_name::DIRECT, Map::LruHashMap),
         }
     }
 
@@ -141,6 +143,14 @@ impl Tables {
     pub(super) fn source_ports(&mut self, first: u16, last: u16) {
         let config = self.config.get(&0, 0).expect(READS);
         set(&mut self.config, 0, Config { snat_first: first, snat_last: last, ..config });
+    }
+
+    /// Forgets which flows go straight to their destination, as where many others were used later.
+    pub(super) fn forget_direct(&mut self) {
+        let known: Vec<Tuple> = self.direct.keys().collect::<Result<_, _>>().expect(READS);
+        for key in known {
+            self.direct.remove(&key).expect(TAKES);
+        }
     }
 
     /// Takes the backends of a service away, all of them.

@@ -1,5 +1,6 @@
 //! The packet path, with real packets between a client, two nodes and their pods. No kube-proxy is anywhere.
 
+mod apart;
 mod crafted;
 mod devices;
 mod errors;
@@ -10,5 +11,7 @@ mod peers;
 mod services;
 mod short_cut;
 mod sizes;
+mod states;
+mod streams;
 mod ways;
 mod world;

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
+
 /// How long anything may take before it counts as lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long something may take that is expected not to come.
@@ -100,7 +102,11 @@ pub(super) struct Talk {
 impl Talk {
     /// Connects; the server's name and the client's address as it sees it.
     pub(super) fn to(at: &str) -> io::Result<(Self, String)> {
-        let stream = TcpStream::connect_timeout(&at.parse().expect("an address with a port"), PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&at.parse().expect("an address with a port"), PATIENCE)?)
+    }
+
+    /// The same over a connection that there is.
+    pub(super) fn over(stream: TcpStream) -> io::Result<(Self, String)> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut talk = Self { stream };
         let mut line = Vec::new();
@@ -138,6 +144,25 @@ pub(super) fn tcp(at: &str) -> io::Result<String> {
     let (mut talk, line) = Talk::to(at)?;
     talk.echo(4000);
     Ok(line)
+}
+
+/// The same from this address and port, which others of the client may have too.
+pub(super) fn tcp_from(from: &str, to: &str) -> io::Result<String> {
+    let (mut talk, line) = Talk::over(connect_from(from, to)?)?;
+    talk.echo(4000);
+    Ok(line)
+}
+
+/// A TCP connection from this address and port, which others of the client may have too.
+pub(super) fn connect_from(from: &str, to: &str) -> io::Result<TcpStream> {
+    let parse = |text: &str| text.parse::<SocketAddr>().expect("an address with a port");
+    let (from, to) = (parse(from), parse(to));
+    let family = if from.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let made = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&made, true)?;
+    bind(&made, &from)?;
+    connect(&made, &to)?;
+    Ok(TcpStream::from(made))
 }
 
 /// A UDP socket of this namespace for the first or the second family.
