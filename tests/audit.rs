@@ -3,6 +3,7 @@
 mod cases;
 mod folder;
 mod live;
+mod netlink;
 mod recordings;
 
 use kpx::audit::{Area, Judged, audit};

@@ -2,7 +2,7 @@
 //! tested against before it has its endpoint.
 //!
 //! In iptables mode the kernel goes through KUBE-SERVICES from the top, so a Service's place in it is what its connections pay;
-//! in nftables mode it is a lookup, whatever the number of Services. Counted is the nat table, on the way from PREROUTING: it
+//! in nftables and IPVS mode it is a lookup, whatever the number of Services. Counted is the nat table, on the way from PREROUTING: it
 //! decides, and it is what grows. Established connections pay none of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, Iptables, tool};
 use crate::inspect::iptables::{Dump, Hashed, Owner, Table, owner};
+use crate::inspect::ipvs::IpvsState;
 use crate::inspect::nftables::{Ruleset, TABLE};
 use crate::model::{Family, Frontend, Origin};
 
@@ -55,7 +56,7 @@ pub struct Cost {
     pub services: usize,
     /// Their frontends.
     pub frontends: usize,
-    /// kube-proxy's rules, and elements of its maps and sets.
+    /// kube-proxy's rules, elements of its maps and sets, virtual services and their servers.
     pub rules: usize,
     /// The same by kind of chain, map or set.
     pub by_chain: BTreeMap<String, usize>,
@@ -125,6 +126,9 @@ pub fn costs(facts: &Facts<'_>) -> Vec<Cost> {
     }
     if let Ok(iptables) = facts.iptables() {
         costs.extend(Family::BOTH.into_iter().filter_map(|family| of_iptables(iptables, family)));
+    }
+    if let Ok(state) = facts.ipvs() {
+        costs.extend(Family::BOTH.into_iter().filter_map(|family| of_ipvs(state, facts.iptables().ok(), family)));
     }
     // A family without Services has the fixed rules only.
     costs.retain(|cost| cost.frontends > 0);
@@ -296,6 +300,65 @@ fn of_nftables(ruleset: &Ruleset, frontends: &[Frontend], family: Family) -> Opt
         rules,
         by_chain,
         met,
+        growth: Growth { rules: (rules * 100).checked_div(services).unwrap_or(0), median: 0, worst: 0 },
+        places: Vec::new(),
+    })
+}
+
+/// IPVS mode: a few rules that look into sets, then one lookup among the virtual services.
+fn of_ipvs(state: &IpvsState, iptables: Option<&Iptables<'_>>, family: Family) -> Option<Cost> {
+    let frontends: Vec<&Frontend> = state.table.frontends().iter().filter(|f| Family::of(f.key.ip) == family).collect();
+    if frontends.is_empty() {
+        return None;
+    }
+    let mut by_chain = BTreeMap::new();
+    let of_family = |ip| Family::of(ip) == family;
+    let own = state.state.ipvs.services.iter().filter(|service| {
+        service.address().is_some_and(|(ip, ..)| of_family(ip)) && !state.state.exposures(service).is_empty()
+    });
+    for service in own {
+        *by_chain.entry("virtual services".to_owned()).or_insert(0) += 1;
+        *by_chain.entry("servers".to_owned()).or_insert(0) += service.servers.len();
+    }
+    let wide = |name: &str| name.starts_with("KUBE-6-") == (family == Family::V6);
+    for (name, set) in state.state.sets.iter().filter(|(name, _)| name.starts_with("KUBE-") && wide(name)) {
+        by_chain.insert(format!("set {name}"), set.entries.len());
+    }
+    let dumps = || {
+        iptables
+            .into_iter()
+            .flat_map(|i| &i.backends)
+            .filter_map(|b| b.dumps[usize::from(family == Family::V6)].as_ref())
+    };
+    let ipvs = |dump: &&Dump<'_>| dump.tables().iter().flat_map(Table::chains).any(|c| owner(c.name) == Owner::Ipvs);
+    let dump = dumps().find(ipvs);
+    for table in dump.into_iter().flat_map(Dump::tables) {
+        for (i, chain) in table.chains().iter().enumerate().filter(|(_, chain)| owner(chain.name).is_kube_proxy()) {
+            if !chain.is_builtin() && table.rules_of(i).len() > 0 {
+                let of = format!("{} {}", String::from_utf8_lossy(table.name()), String::from_utf8_lossy(chain.name));
+                by_chain.insert(of, table.rules_of(i).len());
+            }
+        }
+    }
+    let nat = dump.and_then(|dump| dump.table("nat"));
+    let rules_in = |chain: &[u8]| nat.and_then(|nat| Some(nat.rules_of(nat.chain(chain)?).len())).unwrap_or(0);
+    let before = nat.and_then(|nat| {
+        let rules = nat.rules_of(nat.chain(b"PREROUTING")?);
+        rules.map(|rule| rule.spec().target_name() == b"KUBE-SERVICES").position(|jumps| jumps)
+    });
+    let others = before.map_or(0, |before| before + 1) + rules_in(b"KUBE-SERVICES");
+    // Addresses of Services are the node's own, so packets to them see the NodePorts' rules too; then the lookup.
+    let met = others + rules_in(b"KUBE-NODE-PORT") + 1;
+    let services = if frontends.iter().all(|f| f.service.is_none()) { frontends.len() } else { services(&frontends) };
+    let rules: usize = by_chain.values().sum();
+    Some(Cost {
+        tool: format!("IPVS {family}"),
+        family,
+        services,
+        frontends: frontends.len(),
+        rules,
+        by_chain,
+        met: Met { best: met, median: met, worst: met + rules_in(b"KUBE-LOAD-BALANCER"), others },
         growth: Growth { rules: (rules * 100).checked_div(services).unwrap_or(0), median: 0, worst: 0 },
         places: Vec::new(),
     })

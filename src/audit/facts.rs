@@ -1,15 +1,20 @@
 //! The typed state that checks judge, each part read when the first check asks for it.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::thread;
 
 use super::check::{Area, Evidence, Skip};
-use crate::capture::{BpfObjects, Captured, Item, Listener, Node, Process, Setup, Variant};
+use super::flows::Flows;
+use crate::capture::{BpfObjects, Captured, Item, Listener, Node, Process, Setup, Variant, XtablesLock};
+use crate::inspect::conntrack::{self, Limits, Stats};
+use crate::inspect::ipset::{self, Sets};
 use crate::inspect::iptables::{Backend, Saved, Table, kube_proxys};
+use crate::inspect::ipvs::{self, Addresses, IpvsState};
 use crate::inspect::kube::{self, KubeState};
 use crate::inspect::nftables::{self, NftablesState, OtherTable, Others};
-use crate::model::{Difference, Family, Origin, ServiceTable, diff};
+use crate::inspect::recent::Recent;
+use crate::inspect::sysctl::Sysctls;
+use crate::model::{Difference, Family, Origin, ServiceTable, diff, join_names};
 
 /// A part that was read, or the reason why it is not there.
 type Part<T> = OnceLock<Result<T, Skip>>;
@@ -87,15 +92,16 @@ pub(super) fn rule_at(backend: &Backend<'_>, origin: &Origin) -> Evidence {
     Evidence::new(format!("{tool} {table} {chain} rule {number}"), text.unwrap_or_default())
 }
 
-/// Values of sysctls by key, as `sysctl -a` prints them.
-pub(super) type Sysctls = BTreeMap<String, String>;
-
 /// Everything the checks judge.
 #[derive(Debug)]
 pub struct Facts<'t> {
     raw: &'t Raw<'t>,
     iptables: Part<Iptables<'t>>,
     nftables: Part<NftablesState>,
+    ipvs: Part<IpvsState>,
+    ipvs_table: Part<ServiceTable>,
+    ipsets: Part<Sets>,
+    addresses: Part<Addresses>,
     kube: Part<KubeState>,
     sysctls: Part<Sysctls>,
     mode: Part<String>,
@@ -104,6 +110,9 @@ pub struct Facts<'t> {
     listeners: Part<Vec<Listener>>,
     processes: Part<Vec<Process>>,
     setup: Part<Setup>,
+    recent: Part<Recent>,
+    lock: Part<XtablesLock>,
+    flows: Part<Flows>,
     differences: Part<Vec<Difference>>,
 }
 
@@ -114,6 +123,10 @@ impl<'t> Facts<'t> {
             raw,
             iptables: OnceLock::new(),
             nftables: OnceLock::new(),
+            ipvs: OnceLock::new(),
+            ipvs_table: OnceLock::new(),
+            ipsets: OnceLock::new(),
+            addresses: OnceLock::new(),
             kube: OnceLock::new(),
             sysctls: OnceLock::new(),
             mode: OnceLock::new(),
@@ -122,6 +135,9 @@ impl<'t> Facts<'t> {
             listeners: OnceLock::new(),
             processes: OnceLock::new(),
             setup: OnceLock::new(),
+            recent: OnceLock::new(),
+            lock: OnceLock::new(),
+            flows: OnceLock::new(),
             differences: OnceLock::new(),
         }
     }
@@ -178,11 +194,62 @@ impl<'t> Facts<'t> {
 
     /// Sysctls of the network.
     pub fn sysctls(&self) -> Result<&Sysctls, Skip> {
-        of(self.sysctls.get_or_init(|| {
-            let text = self.text(Item::Sysctl)?;
-            let pair = |line: &str| line.split_once('=').map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned()));
-            Ok(text.lines().filter_map(pair).collect())
+        of(self.sysctls.get_or_init(|| self.bytes(Item::Sysctl).map(|text| Sysctls::parse(&text))))
+    }
+
+    /// The sysctls of connection tracking.
+    pub fn limits(&self) -> Result<Limits, Skip> {
+        self.sysctls().cloned().map(Limits::of)
+    }
+
+    /// What connection tracking lost, by processor.
+    pub fn losses(&self) -> Result<Stats, Skip> {
+        Stats::parse(&self.bytes(Item::ConntrackStats)?)
+            .ok_or_else(|| Skip("the kernel does not count what connection tracking loses".to_owned()))
+    }
+
+    /// The flows of connection tracking, counted by the Services that packets meet.
+    pub fn flows(&self) -> Result<&Flows, Skip> {
+        of(self.flows.get_or_init(|| {
+            let programmed = self.programmed()?;
+            let mut flows = Flows::counter(programmed.table);
+            conntrack::read_node(self.raw.node, |entry| flows.add(entry)).map_err(|e| Skip::because(&e))?;
+            Ok(flows.finish())
         }))
+    }
+
+    /// IPVS, with kube-proxy's sets, addresses and rules around it.
+    pub fn ipvs(&self) -> Result<&IpvsState, Skip> {
+        of(self.ipvs.get_or_init(|| ipvs::read_node(self.raw.node).map_err(|e| Skip::because(&e))))
+    }
+
+    /// kube-proxy's part of IPVS with the names that the API has for it.
+    fn ipvs_table(&self) -> Result<&ServiceTable, Skip> {
+        of(self.ipvs_table.get_or_init(|| {
+            let table = &self.ipvs()?.table;
+            Ok(self.kube().map_or_else(|_| table.clone(), |kube| join_names(table, &kube.table)))
+        }))
+    }
+
+    /// IP sets.
+    pub fn ipsets(&self) -> Result<&Sets, Skip> {
+        of(self.ipsets.get_or_init(|| ipset::parse(&self.bytes(Item::Ipset)?).map_err(|e| Skip::because(&e))))
+    }
+
+    /// Addresses of the node and on kube-ipvs0.
+    pub fn addresses(&self) -> Result<&Addresses, Skip> {
+        let read = || Addresses::parse(&self.bytes(Item::Addresses)?).map_err(|e| Skip::because(&e));
+        of(self.addresses.get_or_init(read))
+    }
+
+    /// Clients that rules remember for session affinity.
+    pub fn recent(&self) -> Result<&Recent, Skip> {
+        of(self.recent.get_or_init(|| self.bytes(Item::Recent).map(|text| Recent::parse(&text))))
+    }
+
+    /// Who holds iptables-legacy's lock.
+    pub fn lock(&self) -> Result<&XtablesLock, Skip> {
+        of(self.lock.get_or_init(|| self.json(Item::XtablesLock)))
     }
 
     /// What kube-proxy says its mode is.
@@ -225,7 +292,15 @@ impl<'t> Facts<'t> {
 
     /// What differs between the API (A) and the rules (B).
     pub fn differences(&self) -> Result<&[Difference], Skip> {
-        let compare = || Ok(diff(&self.kube()?.table, self.programmed()?.table));
+        let compare = || {
+            let asked = &self.kube()?.table;
+            let programmed = self.programmed()?;
+            Ok(match programmed.rules {
+                // What Local policies become in IPVS mode is no mistake of this node's.
+                Rules::Ipvs => diff(&ipvs::as_ipvs(asked), programmed.table),
+                Rules::Iptables(_) | Rules::Nftables => diff(asked, programmed.table),
+            })
+        };
         of(self.differences.get_or_init(compare)).map(Vec::as_slice)
     }
 
@@ -233,14 +308,19 @@ impl<'t> Facts<'t> {
     pub fn programmed(&self) -> Result<Programmed<'_>, Skip> {
         let iptables = || {
             let backend = self.iptables().ok()?.kube_proxys()?;
-            Some(Programmed { table: &backend.lifted.table, backend: Some(backend) })
+            Some(Programmed { table: &backend.lifted.table, rules: Rules::Iptables(backend) })
         };
-        let nftables = || self.nft_tables().ok().map(|state| Programmed { table: &state.table, backend: None });
+        let nftables =
+            || self.nft_tables().ok().map(|state| Programmed { table: &state.table, rules: Rules::Nftables });
+        let ipvs = || {
+            let table = self.ipvs_table().ok().filter(|table| !table.frontends().is_empty())?;
+            Some(Programmed { table, rules: Rules::Ipvs })
+        };
         let found = match self.mode() {
             Ok("nftables") => nftables(),
             Ok("iptables") => iptables(),
-            Ok("ipvs") => return Err(Skip("kube-proxy is in ipvs mode".to_owned())),
-            _ => iptables().or_else(nftables),
+            Ok("ipvs") => ipvs(),
+            _ => iptables().or_else(nftables).or_else(ipvs),
         };
         found.ok_or_else(|| Skip("there are no Service rules of kube-proxy".to_owned()))
     }
@@ -251,8 +331,12 @@ impl<'t> Facts<'t> {
 
     /// A raw item as text.
     pub fn text(&self, item: Item) -> Result<String, Skip> {
+        self.bytes(item).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn bytes(&self, item: Item) -> Result<Vec<u8>, Skip> {
         match self.raw.node.read(item) {
-            Ok(Captured::Present { bytes, .. }) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Ok(Captured::Present { bytes, .. }) => Ok(bytes),
             Ok(Captured::Absent { reason }) => Err(Skip(format!("{item} not captured: {reason}"))),
             Err(error) => Err(Skip::because(&error)),
         }
@@ -264,8 +348,29 @@ impl<'t> Facts<'t> {
 pub struct Programmed<'f> {
     /// The table.
     pub table: &'f ServiceTable,
-    /// The iptables backend it was read from; `None` for nftables.
-    pub backend: Option<&'f Backend<'f>>,
+    /// What it was read from.
+    pub rules: Rules<'f>,
+}
+
+impl<'f> Programmed<'f> {
+    /// The iptables backend, if the Services are in one.
+    pub const fn backend(&self) -> Option<&'f Backend<'f>> {
+        match self.rules {
+            Rules::Iptables(backend) => Some(backend),
+            Rules::Nftables | Rules::Ipvs => None,
+        }
+    }
+}
+
+/// What serves the Services.
+#[derive(Clone, Copy, Debug)]
+pub enum Rules<'f> {
+    /// One of the iptables backends.
+    Iptables(&'f Backend<'f>),
+    /// kube-proxy's nftables tables.
+    Nftables,
+    /// IPVS.
+    Ipvs,
 }
 
 fn of<T>(part: &Result<T, Skip>) -> Result<&T, Skip> {

@@ -8,15 +8,17 @@ mod check;
 mod checks;
 mod cost;
 mod facts;
+mod flows;
 mod page;
 
 pub use check::{Area, Check, Evidence, Found, Severity, Skip};
 pub use checks::{all, find};
 pub use cost::{Cost, Growth, Met, Place, THRESHOLDS, Threshold, costs};
 pub use facts::{Facts, Raw};
+pub use flows::Flows;
 pub use page::{page, section};
 
-use crate::capture::Node;
+use crate::capture::{Node, XtablesLock};
 
 /// What became of one check.
 #[derive(Debug)]
@@ -44,8 +46,9 @@ pub fn audit(node: &Node, areas: &[Area]) -> Audit {
     let raw = Raw::new(node);
     let facts = Facts::new(&raw);
     let judged = judge(&facts, areas);
-    let rules = [Area::Iptables, Area::Nftables].iter().any(|area| areas.contains(area));
-    Audit { judged, costs: if rules { costs(&facts) } else { Vec::new() } }
+    let rules = [Area::Iptables, Area::Nftables, Area::Ipvs].iter().any(|area| areas.contains(area));
+    let (costs, lock) = if rules { (costs(&facts), facts.lock().ok().cloned()) } else { (Vec::new(), None) };
+    Audit { judged, costs, lock }
 }
 
 /// What an audit found.
@@ -55,6 +58,8 @@ pub struct Audit {
     pub judged: Vec<Judged>,
     /// What serving Services costs, for each family.
     pub costs: Vec<Cost>,
+    /// Who holds iptables-legacy's lock; `None` where that was not looked at.
+    pub lock: Option<XtablesLock>,
 }
 
 /// Runs the checks of these areas on facts.

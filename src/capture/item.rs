@@ -87,6 +87,11 @@ pub enum Item {
     Ipvs,
     /// `/proc/net/ip_vs_conn`.
     IpvsConnections,
+    /// Clients that rules remember for session affinity: the lists of `/proc/net/xt_recent`, each line with its list's name in
+    /// front, below a heading with the kernel's clock.
+    Recent,
+    /// Who holds iptables-legacy's lock: JSON of [`super::XtablesLock`].
+    XtablesLock,
     /// BPF programs, links and maps: JSON of [`super::BpfObjects`].
     BpfObjects,
     /// Listening TCP sockets and who holds them: JSON of a list of [`super::Listener`].
@@ -122,7 +127,7 @@ use Variant::{Legacy, Nft};
 
 impl Item {
     /// Every item, in the order in which a snapshot takes them: what changes fastest is read close together.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Host,
         Self::IptablesSave(V4, Legacy),
         Self::IptablesSave(V6, Legacy),
@@ -132,6 +137,8 @@ impl Item {
         Self::ConntrackStats,
         Self::Ipvs,
         Self::IpvsConnections,
+        Self::Recent,
+        Self::XtablesLock,
         Self::Ipset,
         Self::Nfacct,
         Self::ProxyMode,
@@ -176,6 +183,8 @@ impl Item {
             Self::ConntrackStats => "conntrack-stats",
             Self::Ipvs => "ipvs",
             Self::IpvsConnections => "ipvs-connections",
+            Self::Recent => "recent",
+            Self::XtablesLock => "xtables-lock",
             Self::BpfObjects => "bpf-objects",
             Self::Listeners => "listeners",
             Self::Processes => "processes",
@@ -214,6 +223,8 @@ impl Item {
             Self::ConntrackStats => &["conntrack-S.txt"],
             Self::Ipvs => &["netlink-ipvs.bin"],
             Self::IpvsConnections => &["proc-net-ip_vs_conn.txt"],
+            Self::Recent => &["xt_recent.txt"],
+            Self::XtablesLock => &["xtables-lock.json"],
             Self::BpfObjects => &["bpf.json"],
             Self::Listeners => &["listeners.json"],
             Self::Processes => &["processes.json"],

@@ -12,7 +12,7 @@ use super::host::{self, Host};
 use super::item::{Item, Variant};
 use super::kernel::Part;
 use super::setup::Setup;
-use super::{Captured, NodeOptions, api, conntrack, ipvs, listeners, nft, processes, proxy, sysctl};
+use super::{Captured, NodeOptions, api, conntrack, ipvs, listeners, locks, nft, processes, proxy, recent, sysctl};
 use crate::model::Family;
 
 /// This node, in the network namespace that the process is in.
@@ -57,6 +57,8 @@ impl Live {
             Item::ConntrackStats => conntrack::stats(),
             Item::Ipvs => ipvs::state(),
             Item::IpvsConnections => ipvs::connections(),
+            Item::Recent => kernel(item, recent::PLACE, recent::read()),
+            Item::XtablesLock => as_json(item, LOCKS, locks::read()),
             Item::BpfObjects => as_json(item, BPF, BpfObjects::read()),
             Item::Listeners => as_json(item, SOCKETS, listeners::read()),
             Item::Processes => as_json(item, PROCESSES, processes::read()),
@@ -77,6 +79,7 @@ impl Live {
 }
 
 const SYSCTL: &str = "/proc/sys/net";
+const LOCKS: &str = "/proc/locks";
 const BPF: &str = "bpf(2)";
 const SOCKETS: &str = "/proc/net/tcp";
 const PROCESSES: &str = "/proc";
@@ -96,6 +99,8 @@ pub(super) fn source(item: Item) -> String {
         Item::Conntrack | Item::ConntrackStats => conntrack::PLACE.to_owned(),
         Item::Ipvs => ipvs::PLACE.to_owned(),
         Item::IpvsConnections => "/proc/net/ip_vs_conn".to_owned(),
+        Item::Recent => recent::PLACE.to_owned(),
+        Item::XtablesLock => LOCKS.to_owned(),
         Item::BpfObjects => BPF.to_owned(),
         Item::NftOthers => nft::SOURCE.to_owned(),
         Item::Listeners => SOCKETS.to_owned(),

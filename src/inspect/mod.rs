@@ -10,4 +10,6 @@ pub mod iptables;
 pub mod ipvs;
 pub mod kube;
 pub mod nftables;
+pub mod recent;
 pub mod sockets;
+pub mod sysctl;

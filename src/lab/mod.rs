@@ -27,7 +27,7 @@ pub use client::{Class, Expect, Target, Trouble};
 pub use down::{Listed, down, list};
 pub use error::LabError;
 pub use report::{ClassReport, Latency, PhaseReport, TrafficReport};
-pub use rules::{Rules, load as load_rules};
+pub use rules::{Rules, load as load_rules, restore_ipsets};
 pub use spec::{Place, Spec};
 pub use state::{Names, Process, Record};
 pub use traffic::{Traffic, TrafficOptions};

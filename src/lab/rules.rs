@@ -11,6 +11,10 @@ use super::LabError;
 use crate::capture::{Variant, command};
 use crate::model::Family;
 
+/// What stands for iptables-legacy's lock: that of the machine is for its own rules, and kube-proxy gives up after waiting five
+/// seconds for it.
+const LOCK: &str = "/dev/null";
+
 /// The rules of one family and variant, as `iptables-save` printed them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -30,7 +34,7 @@ pub fn load(rules: &[Rules]) -> Result<(), LabError> {
 
 impl Rules {
     /// The restore program for these.
-    const fn program(&self) -> &'static str {
+    pub const fn program(&self) -> &'static str {
         match (self.family, self.variant) {
             (Family::V4, Variant::Legacy) => "iptables-legacy-restore",
             (Family::V4, Variant::Nft) => "iptables-nft-restore",
@@ -59,13 +63,14 @@ impl Rules {
 
     /// Restores them.
     fn restore(&self) -> Result<(), LabError> {
-        command::output(self.program(), ["--counters", "--wait", "10"], Some(&self.text))?;
+        let lock = format!("XTABLES_LOCKFILE={LOCK}");
+        command::output("env", [&lock, self.program(), "--counters", "--wait", "10"], Some(&self.text))?;
         Ok(())
     }
 }
 
-/// Restores ipsets.
-pub(super) fn restore_ipsets(saved: &[u8]) -> Result<(), LabError> {
+/// Restores ipsets, in the thread's network namespace.
+pub fn restore_ipsets(saved: &[u8]) -> Result<(), LabError> {
     if !saved.iter().all(u8::is_ascii_whitespace) {
         command::output("ipset", ["restore", "-exist"], Some(saved))?;
     }

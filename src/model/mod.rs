@@ -2,6 +2,7 @@
 
 mod diff;
 mod frontend;
+mod names;
 pub mod select;
 mod table;
 mod treatment;
@@ -12,6 +13,7 @@ pub use frontend::{
     Backend, BackendSelection, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin,
     Policy, Protocol, ServiceName,
 };
+pub use names::join_names;
 pub use select::{KubeVersion, Semantics};
 pub use table::{Conflict, Detector, NodeFacts, NodePortScope, ServiceTable};
 pub use treatment::{TrafficSource, Treatment};

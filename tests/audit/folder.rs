@@ -72,6 +72,10 @@ impl Folder {
         fs_err::write(self.path(name), text).expect("written");
     }
 
+    pub(super) fn write_bytes(&self, name: &str, bytes: &[u8]) {
+        fs_err::write(self.path(name), bytes).expect("written");
+    }
+
     pub(super) fn remove(&self, name: &str) {
         let packed = format!("{name}.gz");
         let name = if self.path(name).exists() { name } else { &packed };

@@ -347,14 +347,6 @@ fn commute(a: &Rule, b: &Rule) -> Option<&'static str> {
     (a.chain == "KUBE-FORWARD").then_some("INVALID packets are not marked, and are not of an established connection")
 }
 
-/// Deletions in a `KUBE-EXT-` chain under the Local policy that nothing tells yet: the rule that sends pods to all endpoints, since
-/// kube-proxy without a detector has none, and the last jump where the Local list is used by another rule too.
-fn is_open(wrong: &str) -> bool {
-    let pods = wrong.contains("\"pod traffic for ");
-    let local = wrong.split_once(" -A KUBE-EXT-").is_some_and(|(_, rest)| rest.contains(" -j KUBE-SVL-"));
-    wrong.contains(" deleted: -A KUBE-EXT-") && (pods || local)
-}
-
 #[test]
 fn damage_to_any_rule_is_named() {
     let all = std::env::var("KPX_MUTATIONS").is_ok_and(|value| value == "all");
@@ -382,15 +374,13 @@ fn damage_to_any_rule_is_named() {
         }
     });
     let dangerous = named + wrong.len();
-    let before = wrong.len();
-    wrong.retain(|text| !is_open(text));
-    let open = before - wrong.len();
+    let score = named as f64 * 100.0 / dangerous as f64;
     println!(
-        "{} rules, {dangerous} dangerous mutations, {named} named, {open} known not to be; harmless: {harmless:?}",
+        "{} rules, {dangerous} dangerous mutations, {named} named: {score:.2} %; harmless: {harmless:?}",
         jobs.len()
     );
     assert!(wrong.is_empty(), "{} of {dangerous}:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(dangerous > 2000 && open < 100, "{dangerous}, {open}");
+    assert!(dangerous > 2000, "{dangerous}");
 }
 
 enum Outcome {

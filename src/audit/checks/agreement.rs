@@ -128,7 +128,7 @@ fn evidence(facts: &Facts<'_>, side: &Side, from: &str, what: &str) -> Result<Ev
         side.port_name.as_deref().filter(|name| !name.is_empty()).map(|name| format!(":{name}")).unwrap_or_default();
     let address = std::net::SocketAddr::new(side.ip, side.port);
     let text = format!("{service}{port}, {} {address}/{}{what}", side.kind, side.protocol);
-    Ok(match (at, programmed.backend) {
+    Ok(match (at, programmed.backend()) {
         (Some(frontend), Some(backend)) => Evidence::new(rule_at(backend, &frontend.origin).at, text),
         _ => Evidence::new(from, text),
     })

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use super::super::check::{Area, Severity};
 use super::{Check, Evidence, Facts, Found, Skip, tool};
-use crate::inspect::iptables::{Action, ChainPolicy, Dump, Owner, Parts, Remark, Table, owner};
+use crate::capture::Variant;
+use crate::inspect::iptables::{Action, Backend, ChainPolicy, Dump, Owner, Parts, Remark, Table, owner};
+use crate::inspect::recent;
 use crate::model::Family;
 
-pub(super) const CHECKS: [Check; 8] = [
+pub(super) const CHECKS: [Check; 12] = [
     Check {
         id: "KPX-A130",
         area: Area::Iptables,
@@ -96,6 +98,50 @@ pub(super) const CHECKS: [Check; 8] = [
         remedy: "Install iptables 1.8.9 or later on the host.",
         command: "iptables --version",
         run: misread_version,
+    },
+    Check {
+        id: "KPX-A138",
+        area: Area::Iptables,
+        severity: Severity::Info,
+        title: "Tables of iptables-legacy beside those of iptables-nft",
+        why: "The hooks of both run for every packet. Tables of iptables-legacy appear as soon as somebody runs that tool, and its rules are not \
+              shown by the other: whoever looks for a packet's fate in one of them sees half of it.",
+        remedy: "Find out which program still uses iptables-legacy. Its tables go with their modules, at the next boot at the latest.",
+        command: "iptables-legacy-save; ip6tables-legacy-save",
+        run: legacy_beside_nft,
+    },
+    Check {
+        id: "KPX-A139",
+        area: Area::Iptables,
+        severity: Severity::Warning,
+        title: "kube-proxy in another iptables backend than the kubelet",
+        why: "Images choose their backend by the kubelet's hint. kube-proxy's rules are in the other one: it came to another result, as old \
+              images do, and the next restart may change it, which leaves frozen rules behind.",
+        remedy: "Bring kube-proxy's image to the kubelet's version, and clean the backend that it leaves.",
+        command: "kubectl -n kube-system get daemonset kube-proxy -o wide",
+        run: other_than_hinted,
+    },
+    Check {
+        id: "KPX-A140",
+        area: Area::Iptables,
+        severity: Severity::Warning,
+        title: "iptables-legacy's lock is held, or cannot be taken",
+        why: "Whoever changes rules of iptables-legacy locks /run/xtables.lock, and kube-proxy gives up after five seconds. A program that \
+              holds it for long stops all others; a folder in its place lets nobody lock at all.",
+        remedy: "Look again; where the same process is still there, find out what it waits for. Remove a folder while nobody changes rules.",
+        command: "fuser -v /run/xtables.lock",
+        run: lock,
+    },
+    Check {
+        id: "KPX-A141",
+        area: Area::Iptables,
+        severity: Severity::Warning,
+        title: "Session affinity that forgets clients",
+        why: "xt_recent keeps so many clients for each endpoint (ip_list_tot, 100 by default); with one more it forgets the oldest, whatever \
+              the Service's timeout. Such a client may be sent to another endpoint.",
+        remedy: "Load the module with a larger ip_list_tot, or move to a dataplane whose memory is not bounded so.",
+        command: "echo 'options xt_recent ip_list_tot=NUMBER' > /etc/modprobe.d/xt_recent.conf",
+        run: forgetful,
     },
 ];
 
@@ -295,4 +341,60 @@ fn misread_version(facts: &Facts<'_>) -> Found {
         }
     }
     Ok(found)
+}
+
+fn legacy_beside_nft(facts: &Facts<'_>) -> Found {
+    let backends = &facts.iptables()?.backends;
+    let in_use = |backend: &&Backend<'_>| backend.dumps.iter().flatten().any(|dump| !dump.tables().is_empty());
+    let of = |variant| backends.iter().filter(in_use).find(|backend| backend.variant == variant);
+    let (Some(legacy), Some(_)) = (of(Variant::Legacy), of(Variant::Nft)) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for (family, dump) in Family::BOTH.into_iter().zip(&legacy.dumps) {
+        for table in dump.iter().flat_map(Dump::tables) {
+            let at = format!("{} {}", tool(family, Variant::Legacy), name(table.name()));
+            found.push(Evidence::new(at, format!("rules inside: {}", table.rules().len())));
+        }
+    }
+    Ok(found)
+}
+
+fn other_than_hinted(facts: &Facts<'_>) -> Found {
+    let iptables = facts.iptables()?;
+    let (Some(ours), Some(other)) = (iptables.kube_proxys(), iptables.other()) else { return Ok(Vec::new()) };
+    if ours.hinted || !other.hinted {
+        return Ok(Vec::new());
+    }
+    let text = format!("kube-proxy's rules; the kubelet's hint is in iptables-{}", other.variant);
+    Ok(vec![Evidence::new(format!("iptables-{}", ours.variant), text)])
+}
+
+fn lock(facts: &Facts<'_>) -> Found {
+    let lock = facts.lock()?;
+    let mut found = Vec::new();
+    if lock.is_folder {
+        found.push(Evidence::new("/run/xtables.lock", "a folder, not a file: nobody can lock it"));
+    }
+    found.extend(lock.holders.iter().map(|holder| {
+        let program = holder.program.as_deref().unwrap_or("a program");
+        let does = if holder.waits { "waits for it" } else { "holds it" };
+        Evidence::new("/run/xtables.lock", format!("{program} (process {}) {does}", holder.pid))
+    }));
+    Ok(found)
+}
+
+fn forgetful(facts: &Facts<'_>) -> Found {
+    let recent = facts.recent()?;
+    let Some(limit) = recent.limit else { return Ok(Vec::new()) };
+    let programmed = facts.programmed().ok();
+    let owners = programmed.map(|programmed| recent::owners(programmed.table)).unwrap_or_default();
+    let full = recent.by_list().into_iter().filter(|(_, clients)| *clients >= limit);
+    Ok(full
+        .map(|(list, clients)| {
+            let of = owners.get(list).map(|(f, backend)| format!(" of {} at {backend}", f.display_name()));
+            Evidence::new(
+                format!("xt_recent {list}"),
+                format!("{clients} clients{}, no room for more", of.unwrap_or_default()),
+            )
+        })
+        .collect())
 }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
 use super::super::check::{Area, Severity};
 use super::{Check, Evidence, Facts, Found, Skip, tool};
-use crate::capture::Item;
 use crate::inspect::iptables::{Notice, Owner, owner};
+use crate::inspect::ipvs::{self, DEVICE};
 
-pub(super) const CHECKS: [Check; 5] = [
+pub(super) const CHECKS: [Check; 9] = [
     Check {
         id: "KPX-A301",
         area: Area::Ipvs,
@@ -65,6 +63,50 @@ pub(super) const CHECKS: [Check; 5] = [
         command: "kubectl drain NODE --ignore-daemonsets",
         run: deprecated,
     },
+    Check {
+        id: "KPX-A306",
+        area: Area::Ipvs,
+        severity: Severity::Error,
+        title: "Virtual services of kube-proxy although it is not in ipvs mode",
+        why: "IPVS takes packets to these addresses as soon as the node has them, with the servers of then. What other rules say of them does \
+              not count.",
+        remedy: "Delete these virtual services by name; ipvsadm --clear, as kube-proxy --cleanup does it, takes those of others too.",
+        command: "ipvsadm -D -t ADDRESS:PORT",
+        run: virtual_services,
+    },
+    Check {
+        id: "KPX-A307",
+        area: Area::Ipvs,
+        severity: Severity::Warning,
+        title: "Virtual services of IPVS that are not kube-proxy's",
+        why: "kube-proxy --cleanup flushes the whole IPVS table, whoever made it, and kube-proxy in ipvs mode deletes at each sync what its \
+              ipvs.excludeCIDRs do not keep.",
+        remedy: "Find out whose they are; do not run --cleanup or ipvsadm --clear on this node.",
+        command: "ipvsadm -Ln",
+        run: others_services,
+    },
+    Check {
+        id: "KPX-A308",
+        area: Area::Ipvs,
+        severity: Severity::Warning,
+        title: "Connections that end when their virtual service goes",
+        why: "IPVS keeps its connections with the virtual service: with net.ipv4.vs.expire_nodest_conn, which kube-proxy sets, a connection dies \
+              at its next packet once the service is deleted. Conntrack does not carry it on as it does for rules.",
+        remedy: "Drain the node before the change, or announce an interruption.",
+        command: "kpx inspect ipvs",
+        run: connections,
+    },
+    Check {
+        id: "KPX-A309",
+        area: Area::Ipvs,
+        severity: Severity::Error,
+        title: "Virtual services, ipsets, addresses and rules that do not fit together",
+        why: "In ipvs mode a Service works only if its virtual service, its entries in kube-proxy's sets, its address on kube-ipvs0 and the rules \
+              around them are all there.",
+        remedy: "Restart kube-proxy on the node: it writes everything anew at its start.",
+        command: "kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName=NODE",
+        run: damage,
+    },
 ];
 
 /// Whether kube-proxy is in another mode. Where it does not say, its chains of ipvs mode do: every start in that mode makes them.
@@ -81,63 +123,72 @@ fn not_ipvs(facts: &Facts<'_>) -> Result<bool, Skip> {
     }
 }
 
-#[derive(Deserialize)]
-struct Link {
-    #[serde(default)]
-    ifname: String,
-    #[serde(default)]
-    addr_info: Vec<Address>,
-}
-
-#[derive(Deserialize)]
-struct Address {
-    #[serde(default)]
-    local: String,
-}
-
 fn device(facts: &Facts<'_>) -> Found {
-    let text = facts.text(Item::Addresses)?;
-    let links: Vec<Link> = serde_json::from_str(&text).map_err(|e| Skip::because(&e))?;
-    let Some(link) = links.iter().find(|link| link.ifname == "kube-ipvs0") else { return Ok(Vec::new()) };
+    let Some(addresses) = &facts.addresses()?.services else { return Ok(Vec::new()) };
     if !not_ipvs(facts)? {
         return Ok(Vec::new());
     }
-    let addresses: Vec<_> = link.addr_info.iter().map(|address| address.local.as_str()).collect();
-    let shown = addresses.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+    let shown = addresses.iter().take(8).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let more = addresses.len().saturating_sub(8);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     Ok(vec![
-        Evidence::new("kube-ipvs0", format!("{} addresses: {shown}{rest}", addresses.len()))
-            .command("ip link delete kube-ipvs0"),
+        Evidence::new(DEVICE, format!("{} addresses: {shown}{rest}", addresses.len()))
+            .command(format!("ip link delete {DEVICE}")),
     ])
 }
 
-/// kube-proxy's ipsets with the number of their entries, from `ipset save`.
-fn kube_sets(text: &str) -> BTreeMap<&str, usize> {
-    let mut sets = BTreeMap::new();
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        match (words.next(), words.next()) {
-            (Some("create"), Some(name)) if name.starts_with("KUBE-") => {
-                sets.entry(name).or_default();
-            }
-            (Some("add"), Some(name)) if name.starts_with("KUBE-") => *sets.entry(name).or_default() += 1,
-            _ => {}
-        }
-    }
-    sets
-}
-
 fn sets(facts: &Facts<'_>) -> Found {
-    let text = facts.text(Item::Ipset)?;
-    let sets = kube_sets(&text);
+    let sets: Vec<_> = facts.ipsets()?.iter().filter(|(name, _)| name.starts_with("KUBE-")).collect();
     if sets.is_empty() || !not_ipvs(facts)? {
         return Ok(Vec::new());
     }
-    let evidence = |(name, entries): (&str, usize)| {
-        Evidence::new(format!("ipset {name}"), format!("{entries} entries")).command(format!("ipset destroy {name}"))
+    let evidence = |(name, set): (&String, &crate::inspect::ipset::Set)| {
+        Evidence::new(format!("ipset {name}"), format!("{} entries", set.entries.len()))
+            .command(format!("ipset destroy {name}"))
     };
     Ok(sets.into_iter().map(evidence).collect())
+}
+
+fn virtual_services(facts: &Facts<'_>) -> Found {
+    let state = &facts.ipvs()?.state;
+    let own: Vec<_> = state.ipvs.services.iter().filter(|service| !state.exposures(service).is_empty()).collect();
+    if own.is_empty() || !not_ipvs(facts)? {
+        return Ok(Vec::new());
+    }
+    Ok(own
+        .into_iter()
+        .map(|service| {
+            let text = format!("{}, {} servers", service.scheduler, service.servers.len());
+            Evidence::new(format!("IPVS {}", service.key), text)
+        })
+        .collect())
+}
+
+fn others_services(facts: &Facts<'_>) -> Found {
+    let foreign = |notice: &&ipvs::Notice| matches!(notice, ipvs::Notice::Foreign { .. });
+    let notices = &facts.ipvs()?.notices;
+    Ok(notices.iter().filter(foreign).map(|notice| Evidence::new("IPVS", notice.to_string())).collect())
+}
+
+fn connections(facts: &Facts<'_>) -> Found {
+    let mut by_service: BTreeMap<_, usize> = BTreeMap::new();
+    for connection in facts.ipvs()?.connections.iter().filter(|connection| !connection.is_template()) {
+        *by_service.entry((connection.virtual_address, connection.protocol)).or_default() += 1;
+    }
+    let mut counts: Vec<_> = by_service.into_iter().collect();
+    counts.sort_by_key(|(address, count)| (std::cmp::Reverse(*count), *address));
+    let evidence = |((address, protocol), count)| {
+        Evidence::new(format!("IPVS {address}/{protocol}"), format!("connections: {count}"))
+    };
+    Ok(counts.into_iter().map(evidence).collect())
+}
+
+fn damage(facts: &Facts<'_>) -> Found {
+    let state = facts.ipvs()?;
+    if not_ipvs(facts)? {
+        return Err(Skip("kube-proxy is not in ipvs mode".to_owned()));
+    }
+    Ok(state.damage().map(|notice| Evidence::new("IPVS", notice.to_string())).collect())
 }
 
 fn chains(facts: &Facts<'_>) -> Found {

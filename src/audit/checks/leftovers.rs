@@ -170,10 +170,8 @@ fn nfacct_missing(facts: &Facts<'_>) -> Found {
     if named.is_empty() {
         return Ok(Vec::new());
     }
-    // `{ pkts = 0, bytes = 0 } = name;`
     let listed = facts.text(Item::Nfacct)?;
-    let there = |name: &str| listed.lines().any(|line| line.trim_end_matches(';').ends_with(&format!("= {name}")));
-    let missing = named.into_iter().filter(|(name, _)| !there(name));
+    let missing = named.into_iter().filter(|(name, _)| super::counted(&listed, name).is_none());
     Ok(missing
         .map(|(name, tools)| {
             let command = format!("nfacct add {name}");

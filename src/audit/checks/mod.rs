@@ -31,6 +31,12 @@ const REGISTRY: [&[Check]; 11] = [
     &agreement::CHECKS,
 ];
 
+/// Packets of one counter, from `{ pkts = 0, bytes = 0 } = name;`.
+fn counted(listed: &str, name: &str) -> Option<u64> {
+    let line = listed.lines().find(|line| line.trim_end_matches(';').ends_with(&format!("= {name}")))?;
+    line.split_once("pkts = ")?.1.split(',').next()?.trim().parse().ok()
+}
+
 /// Every check, in the order of the report.
 pub fn all() -> impl Iterator<Item = &'static Check> {
     static CHECKS: [&[Check]; 11] = REGISTRY;

@@ -1,10 +1,14 @@
 //! What of the node kube-proxy's going would touch: sysctls, localhost, NodePorts.
 
+use std::collections::BTreeMap;
+
 use super::super::check::{Area, Severity};
 use super::proxy::is_kube_proxy;
 use super::{Check, Evidence, Facts, Found, Skip};
 use crate::capture::Item;
+use crate::inspect::conntrack::Setting;
 use crate::inspect::kube::NodePortAddress;
+use crate::inspect::recent;
 use crate::model::{Exposure, Family};
 
 pub(super) const CHECKS: [Check; 7] = [
@@ -87,19 +91,8 @@ pub(super) const CHECKS: [Check; 7] = [
     },
 ];
 
-/// What kube-proxy may set, and the kernel's own value where that is fixed.
-const SET_BY_KUBE_PROXY: [(&str, Option<&str>); 6] = [
-    ("net.netfilter.nf_conntrack_max", None),
-    ("net.netfilter.nf_conntrack_tcp_timeout_established", Some("432000")),
-    ("net.netfilter.nf_conntrack_tcp_timeout_close_wait", Some("60")),
-    ("net.netfilter.nf_conntrack_tcp_be_liberal", Some("0")),
-    ("net.netfilter.nf_conntrack_udp_timeout", Some("30")),
-    ("net.netfilter.nf_conntrack_udp_timeout_stream", Some("120")),
-];
-
 fn unpinned(facts: &Facts<'_>) -> Found {
     let setup = facts.setup()?;
-    let sysctls = facts.sysctls()?;
     let pinned = |key: &str| {
         setup.sysctls.iter().rev().find_map(|line| {
             let (name, value) = line.text.trim_start_matches('-').split_once('=')?;
@@ -107,21 +100,21 @@ fn unpinned(facts: &Facts<'_>) -> Found {
         })
     };
     let mut found = Vec::new();
-    for (key, kernels) in SET_BY_KUBE_PROXY {
-        let Some(running) = sysctls.get(key) else { continue };
-        if kernels == Some(running.as_str()) {
-            continue;
-        }
-        let text = match pinned(key) {
-            Some(value) if value == *running => continue,
-            Some(value) => format!("{running} now, {value} after a reboot"),
+    // Buckets follow the limit: kube-proxy sets them by the module's parameter.
+    let changed = facts.limits()?.changed();
+    for Setting { name, now, default } in changed.into_iter().filter(|s| !s.name.ends_with("_buckets")) {
+        let text = match pinned(&name) {
+            Some(value) if value == now.to_string() => continue,
+            Some(value) => format!("{now} now, {value} after a reboot"),
             // The kernel's own limit depends on its memory; kube-proxy says whether it sets one.
-            None if kernels.is_none() && !sets_the_limit(facts) => continue,
-            None => format!("{running} now; no file of sysctl.d sets it"),
+            None if default.is_none() && !sets_the_limit(facts) => continue,
+            None => {
+                let after = default.map_or("what the memory allows".to_owned(), |value| value.to_string());
+                format!("{now} now; no file of sysctl.d sets it: {after} after a reboot")
+            }
         };
-        found.push(
-            Evidence::new(key, text).command(format!("echo '{key} = {running}' >> /etc/sysctl.d/90-conntrack.conf")),
-        );
+        let command = format!("echo '{name} = {now}' >> /etc/sysctl.d/90-conntrack.conf");
+        found.push(Evidence::new(name, text).command(command));
     }
     Ok(found)
 }
@@ -173,15 +166,14 @@ fn route_localnet(facts: &Facts<'_>) -> Found {
 }
 
 fn localhost_users(facts: &Facts<'_>) -> Found {
+    const NAME: &str = "localhost_nps_accepted_pkts";
     let mut found = Vec::new();
     let nfacct = facts.text(Item::Nfacct);
-    for line in nfacct.iter().flat_map(|text| text.lines()).filter(|line| line.contains("localhost_nps_accepted_pkts"))
-    {
-        let packets =
-            line.split_once("pkts = ").and_then(|(_, rest)| rest.split(',').next()?.trim().parse::<u64>().ok());
-        if let Some(packets) = packets.filter(|packets| *packets > 0) {
-            found.push(Evidence::new("nfacct localhost_nps_accepted_pkts", format!("{packets} packets since boot")));
-        }
+    let packets = nfacct.as_ref().ok().and_then(|listed| super::counted(listed, NAME)).filter(|packets| *packets > 0);
+    found.extend(packets.map(|n| Evidence::new(format!("nfacct {NAME}"), format!("{n} packets since boot"))));
+    for ((port, protocol), count) in facts.flows().iter().flat_map(|flows| &flows.localhost) {
+        let text = format!("{count} entries of connection tracking, asked for on an address of loopback");
+        found.push(Evidence::new(format!("NodePort {port}/{protocol}"), text));
     }
     let setup = facts.setup();
     if let (Ok(setup), Ok(programmed)) = (&setup, facts.programmed()) {
@@ -257,8 +249,21 @@ fn shadowed_listeners(facts: &Facts<'_>) -> Found {
 
 fn affinity(facts: &Facts<'_>) -> Found {
     let table = facts.programmed()?.table;
+    let mut clients: BTreeMap<String, usize> = BTreeMap::new();
+    if let Ok(recent) = facts.recent() {
+        let owners = recent::owners(table);
+        for (list, count) in recent.by_list() {
+            if let Some((frontend, _)) = owners.get(list) {
+                *clients.entry(frontend.display_name()).or_default() += count;
+            }
+        }
+    }
     let sticky = table.frontends().iter().filter(|f| f.affinity.is_some() && f.key.exposure == Exposure::ClusterIp);
     Ok(sticky
-        .map(|f| Evidence::new(f.display_name(), format!("{} for {} s", f.key, f.affinity.unwrap_or_default())))
+        .map(|f| {
+            let name = f.display_name();
+            let remembered = clients.get(&name).map_or(String::new(), |n| format!(", clients remembered: {n}"));
+            Evidence::new(name, format!("{} for {} s{remembered}", f.key, f.affinity.unwrap_or_default()))
+        })
         .collect())
 }

@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 
 use super::super::check::{Area, Severity};
+use super::super::facts::Rules;
 use super::{Check, Evidence, Facts, Found, Skip};
 use crate::capture::{Item, Listener};
-use crate::inspect::kube::Source;
+use crate::inspect::kube::{Source, metric};
 use crate::model::{Exposure, KubeVersion};
 
-pub(super) const CHECKS: [Check; 8] = [
+pub(super) const CHECKS: [Check; 10] = [
     Check {
         id: "KPX-A601",
         area: Area::Node,
@@ -96,6 +97,28 @@ pub(super) const CHECKS: [Check; 8] = [
         command: "kubectl -n kube-system edit configmap kube-proxy",
         run: default_mode,
     },
+    Check {
+        id: "KPX-A616",
+        area: Area::Node,
+        severity: Severity::Warning,
+        title: "Writes of kube-proxy that have failed",
+        why: "kube-proxy counts the restores and transactions that the kernel or the tool refused. Where the number rises, the rules lag \
+              behind the API, often because somebody else changes the same tables or refers to a chain that is to go.",
+        remedy: "See whether the number rises, and read kube-proxy's log for the line that was refused.",
+        command: "curl -s http://127.0.0.1:10249/metrics | grep failures_total",
+        run: failures,
+    },
+    Check {
+        id: "KPX-A617",
+        area: Area::Node,
+        severity: Severity::Info,
+        title: "Probes of kube-proxy's health port",
+        why: "Load balancers of clouds ask port 10256 of each node whether it may have traffic (KEP-3836). Whoever replaces kube-proxy must \
+              answer there without a gap.",
+        remedy: "Nothing needs to be done with kpx, which answers there; other replacements have to be told to.",
+        command: "curl -si http://127.0.0.1:10256/healthz",
+        run: probes,
+    },
 ];
 
 /// Programs that are, or hold, a kube-proxy.
@@ -118,7 +141,11 @@ fn frozen(facts: &Facts<'_>) -> Found {
         return Ok(Vec::new());
     }
     let frontends = programmed.table.frontends().len();
-    let place = programmed.backend.map_or("nftables".to_owned(), |backend| format!("iptables-{}", backend.variant));
+    let place = match programmed.rules {
+        Rules::Iptables(backend) => format!("iptables-{}", backend.variant),
+        Rules::Nftables => "nftables".to_owned(),
+        Rules::Ipvs => "IPVS".to_owned(),
+    };
     Ok(vec![Evidence::new(place, format!("{frontends} frontends; no kube-proxy runs, and nobody listens on 10256"))])
 }
 
@@ -258,4 +285,25 @@ fn default_mode(facts: &Facts<'_>) -> Found {
         source => source.to_string(),
     });
     Ok(if left { vec![Evidence::new(source, "mode: \"\"")] } else { Vec::new() })
+}
+
+fn failures(facts: &Facts<'_>) -> Found {
+    let text = facts.text(Item::Metrics)?;
+    let names = [
+        "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
+        "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
+        "kubeproxy_sync_proxy_rules_nftables_sync_failures_total",
+        "kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total",
+    ];
+    let failed = names.into_iter().filter_map(|name| Some((name, metric(&text, name).filter(|n| *n > 0.0)?)));
+    Ok(failed.map(|(name, n)| Evidence::new(name, format!("{n:.0} since kube-proxy's start"))).collect())
+}
+
+fn probes(facts: &Facts<'_>) -> Found {
+    /// kpx asks too, whenever it looks.
+    const FEW: f64 = 20.0;
+    let text = facts.text(Item::Metrics)?;
+    let names = ["kubeproxy_proxy_healthz_total", "kubeproxy_proxy_livez_total"];
+    let asked = names.into_iter().filter_map(|name| Some((name, metric(&text, name).filter(|n| *n > FEW)?)));
+    Ok(asked.map(|(name, n)| Evidence::new(name, format!("{n:.0} answers since kube-proxy's start"))).collect())
 }

@@ -3,6 +3,7 @@
 mod cost;
 mod explain;
 mod files;
+mod measure;
 mod report;
 
 use std::path::PathBuf;
@@ -26,6 +27,9 @@ Examples:
   Warnings and worse about iptables, but not those of Docker's rules
     $ kpx audit iptables --min-severity warning --ignore KPX-A102=DOCKER
 
+  How long a full sync takes with these rules, tried apart from the node's own
+    $ sudo kpx audit iptables --measure
+
 Reading changes nothing: no table is created and no module loaded by looking.
 Exit code 2: something at or above --fail-on was found. docs/checks.md lists the checks.";
 
@@ -45,6 +49,9 @@ pub struct Args {
     /// Leave out a check, or only its evidence with a text in it
     #[arg(long, value_name = "ID[=TEXT]", value_parser = Ignore::parse)]
     ignore: Vec<Ignore>,
+    /// Measure how long the iptables rules take to load, in a network namespace of its own
+    #[arg(long)]
+    measure: bool,
     /// Write a report to a file besides: junit or markdown
     #[arg(long, value_name = "FORMAT=FILE", value_parser = FileReport::parse)]
     report: Vec<FileReport>,
@@ -165,13 +172,19 @@ impl FileReport {
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let node = context.node()?;
     let progress = context.ui.progress(None, format!("reading {}", node.label()));
-    let Audit { mut judged, costs } = audit::audit(&node, &args.scope.areas());
+    let Audit { mut judged, costs, lock } = audit::audit(&node, &args.scope.areas());
     drop(progress);
+    let loads = args.measure.then(|| {
+        let _progress = context.ui.progress(None, "loading the rules apart".to_owned());
+        measure::measure(&node)
+    });
+    let loads = loads.transpose()?;
     let ignored = args.ignore.iter().map(|ignore| ignore.apply(&mut judged)).sum();
     let threshold = args.fail_on.threshold();
     let fails = |j: &&Judged| j.fired() && threshold.is_some_and(|threshold| j.check.severity >= threshold);
     let failing = judged.iter().filter(fails).count();
-    let report = AuditReport { node: node.label(), judged, costs, ignored, min_severity: args.min_severity };
+    let report =
+        AuditReport { node: node.label(), judged, costs, lock, loads, ignored, min_severity: args.min_severity };
     context.ui.report(&report)?;
     for file in &args.report {
         let text = match file.format {

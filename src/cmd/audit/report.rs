@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::cost;
+use super::measure::{self, Load};
 use crate::audit::{Area, Cost, Evidence, Judged, Severity};
+use crate::capture::XtablesLock;
 use crate::ui::{Cell, Report, Table, Tone, count, to_value};
 
 /// How much evidence a finding shows where space is short.
@@ -18,6 +20,10 @@ pub(super) struct AuditReport {
     pub(super) judged: Vec<Judged>,
     /// What serving Services costs.
     pub(super) costs: Vec<Cost>,
+    /// Who holds iptables-legacy's lock.
+    pub(super) lock: Option<XtablesLock>,
+    /// How long the rules take to load, where that was asked for.
+    pub(super) loads: Option<Vec<Load>>,
     /// Pieces of evidence that the operator asked to leave out.
     pub(super) ignored: usize,
     /// Findings below are not shown.
@@ -132,6 +138,8 @@ impl Report for AuditReport {
             ("node".to_owned(), json!(self.node)),
             ("summary".to_owned(), summary),
             ("costs".to_owned(), to_value(&self.costs)),
+            ("xtables_lock".to_owned(), to_value(&self.lock)),
+            ("loads".to_owned(), to_value(&self.loads)),
         ])
     }
 
@@ -163,6 +171,7 @@ impl Report for AuditReport {
             }
         }
         tables.extend(cost::tables(&self.costs, wide));
+        tables.extend(self.loads.as_deref().map(measure::table));
         let mut last = Table::new(&["SKIPPED", "BECAUSE"]);
         for (reason, checks) in self.skipped() {
             last.row([checks.join(", "), reason.to_owned()]);

@@ -1,9 +1,10 @@
 //! The table's size and time-outs from the sysctls, and what of them kube-proxy changed.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::inspect::sysctl::Sysctls;
 
 const PREFIX: &str = "net.netfilter.nf_conntrack_";
 
@@ -19,10 +20,10 @@ const DEFAULTS: [(&str, Option<u64>); 7] = [
     ("tcp_be_liberal", Some(0)),
 ];
 
-/// The sysctls of connection tracking that are numbers, by the name after `net.netfilter.nf_conntrack_`.
+/// The sysctls of connection tracking.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    values: BTreeMap<String, u64>,
+    sysctls: Sysctls,
 }
 
 /// One sysctl that kube-proxy may have set.
@@ -39,16 +40,16 @@ pub struct Setting {
 impl Limits {
     /// Reads the text of `sysctl -a`.
     pub fn parse(text: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(text);
-        let values = text.lines().filter_map(|line| {
-            let (name, value) = line.split_once('=')?;
-            Some((name.trim().strip_prefix(PREFIX)?.to_owned(), value.trim().parse().ok()?))
-        });
-        Self { values: values.collect() }
+        Self::of(Sysctls::parse(text))
+    }
+
+    /// Those among all sysctls of a node.
+    pub const fn of(sysctls: Sysctls) -> Self {
+        Self { sysctls }
     }
 
     fn get(&self, name: &str) -> Option<u64> {
-        self.values.get(name).copied()
+        self.sysctls.number(&format!("{PREFIX}{name}"))
     }
 
     /// Most entries there may be.

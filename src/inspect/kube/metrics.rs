@@ -25,6 +25,19 @@ pub(super) fn read(text: Text<'_>, words: &mut Words) {
     }
 }
 
+/// The sum of a metric's samples over all its labels; `None` if there is none.
+pub fn metric(text: &str, name: &str) -> Option<f64> {
+    let sample = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let value = match rest.strip_prefix('{') {
+            Some(labels) => labels.rsplit_once('}')?.1,
+            None => rest.strip_prefix(' ')?,
+        };
+        value.trim().parse::<f64>().ok()
+    };
+    text.lines().filter_map(sample).fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
 /// The value of one label; none of those read here holds a quote.
 fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
     let start = labels.match_indices(name).find_map(|(at, _)| {
@@ -37,7 +50,13 @@ fn label<'a>(labels: &'a str, name: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use super::label;
+    use super::{label, metric};
+
+    #[test]
+    fn samples_of_a_metric_are_summed() {
+        let text = "# HELP a x\na{code=\"200\"} 2\na{code=\"503\"} 1e+00\na_total 7\nb 3\n";
+        assert_eq!((metric(text, "a"), metric(text, "b"), metric(text, "c")), (Some(3.0), Some(3.0), None));
+    }
 
     #[test]
     fn labels_by_their_whole_name() {

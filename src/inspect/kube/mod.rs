@@ -20,6 +20,7 @@ pub use config::{
     Source, Text,
 };
 pub use lift::{FieldFault, LiftedPort, LiftedService, lift, lift_service};
+pub use metrics::metric;
 pub use notice::{NameGuess, Notice};
 pub use objects::{Listed, ObjectRef, Objects, ObjectsError};
 pub use place::{PerFamily, Place};

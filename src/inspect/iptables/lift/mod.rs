@@ -208,6 +208,9 @@ impl<'d, 'a> Reader<'d, 'a> {
         self.jumps();
         self.leftovers();
         self.detector();
+        if let Some((nat, _)) = services {
+            self.check_entries(nat);
+        }
     }
 
     /// The Service port that a comment names, made when it is first met.

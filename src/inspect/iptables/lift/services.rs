@@ -12,7 +12,7 @@ use super::super::owner::{Hashed, hashed};
 use super::super::spec::{Parts, Spec};
 use super::balance::{Balancing, detector};
 use super::{Draft, MasqueradeBy, Port, Reader, node_port_key, widen};
-use crate::model::{Exposure, Family, FrontendKey, Masquerade, NoBackends, NodePortScope, Policy};
+use crate::model::{Detector, Exposure, Family, FrontendKey, Masquerade, NoBackends, NodePortScope, Policy};
 
 /// What an entry chain for external destinations says.
 #[derive(Clone, Debug)]
@@ -21,6 +21,10 @@ pub(super) struct Entry {
     masquerade: Masquerade,
     /// Whether it sends pods to the Cluster list.
     pub(super) knows_pods: bool,
+    /// The Service port it is of.
+    port: usize,
+    /// Whether it sends on, or refuses itself, what no rule before the last took.
+    ends: bool,
     /// Source ranges let in; empty: all.
     sources: Vec<IpNet>,
     /// What it says itself to traffic without a backend (1.23; later versions leave it to the filter table).
@@ -30,9 +34,17 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn new(policy: Policy, knows_pods: bool) -> Self {
-        let masquerade = Masquerade::Never;
-        Self { policy, masquerade, knows_pods, sources: Vec::new(), refusal: None, drops_rest: false }
+    const fn new(policy: Policy, port: usize) -> Self {
+        Self {
+            policy,
+            masquerade: Masquerade::Never,
+            knows_pods: false,
+            port,
+            ends: false,
+            sources: Vec::new(),
+            refusal: None,
+            drops_rest: false,
+        }
     }
 }
 
@@ -168,7 +180,7 @@ impl<'a> Reader<'_, 'a> {
 
     /// `KUBE-EXT-`, or `KUBE-XLB-`: 1.23 wrote the latter under externalTrafficPolicy Local only, with the local endpoints in it.
     fn read_external(&mut self, nat: &Table<'a>, chain: usize, port: usize) -> Entry {
-        let mut entry = Entry::new(Policy::Cluster, false);
+        let mut entry = Entry::new(Policy::Cluster, port);
         let mut choices = Balancing::default();
         let mut has_choices = false;
         let (mut node_marked, mut node_routed, mut ended) = (false, false, false);
@@ -223,6 +235,7 @@ impl<'a> Reader<'_, 'a> {
             let list = self.close_list(nat, chain, port, choices);
             self.bind(nat, chain, port, Policy::Local, list);
         }
+        entry.ends = ended || has_choices;
         let whole = match entry.policy {
             Policy::Cluster => entry.masquerade == Masquerade::Always && ended && !entry.knows_pods && !node_routed,
             Policy::Local => node_marked && node_routed && entry.masquerade == Masquerade::Never,
@@ -231,6 +244,28 @@ impl<'a> Reader<'_, 'a> {
             self.incomplete(nat, chain, "a rule that external destinations need");
         }
         entry
+    }
+
+    /// What an entry chain under the Local policy lacks, once all rules are read: the others tell how pods are recognised and which
+    /// endpoints are here.
+    pub(super) fn check_entries(&mut self, nat: &Table<'a>) {
+        let knows_pods = !matches!(self.own.facts.detector, Detector::Unknown | Detector::None);
+        let external =
+            |chain: &usize| matches!(hashed(nat.chains()[*chain].name), Some((Hashed::Ext | Hashed::Xlb, _)));
+        let mut missing = Vec::new();
+        for (chain, entry) in self.entry_of.iter().filter(|(chain, e)| e.policy == Policy::Local && external(chain)) {
+            if knows_pods && !entry.knows_pods {
+                missing.push((*chain, "the rule that sends pods to all endpoints"));
+            }
+            let local = self.ports[entry.port].local;
+            if !entry.ends && local.is_some_and(|list| !self.lists[list].backends.is_empty()) {
+                missing.push((*chain, "the jump to the endpoints of this node"));
+            }
+        }
+        missing.sort_unstable();
+        for (chain, what) in missing {
+            self.incomplete(nat, chain, what);
+        }
     }
 
     /// `KUBE-FW-`: 1.23 had one for every load-balancer Service, later versions where there are source ranges.
@@ -280,7 +315,7 @@ impl<'a> Reader<'_, 'a> {
         }
         ranges.sort_unstable();
         ranges.dedup();
-        let mut entry = found.unwrap_or_else(|| Entry::new(Policy::Cluster, true));
+        let mut entry = found.unwrap_or_else(|| Entry::new(Policy::Cluster, port));
         entry.drops_rest = dropped;
         if marked {
             entry.masquerade = Masquerade::Always;
@@ -310,7 +345,7 @@ impl<'a> Reader<'_, 'a> {
                 true
             }
             Some(Hashed::Svc) => {
-                *found = Some(Entry::new(Policy::Cluster, true));
+                *found = Some(Entry::new(Policy::Cluster, port));
                 self.jump_to_list(nat, rule, number, target, port, Policy::Cluster)
             }
             _ => false,
