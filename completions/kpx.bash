@@ -537,7 +537,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__audit)
-            opts="-o -q -v -h --min-severity --fail-on --ignore --report --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help all iptables nftables ipvs conntrack bpf node services"
+            opts="-o -q -v -h --min-severity --fail-on --ignore --measure --report --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help all iptables nftables ipvs conntrack bpf node services"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -675,6 +675,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand audit" -l kube-proxy-flag -d 'Fl
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l measure -d 'Measure how long the iptables rules take to load, in a network namespace of its own'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
