@@ -1,0 +1,143 @@
+//! The comparison with kube-proxy's rules as a table of docs/benchmarks.md, and as a plot.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use super::plot::{Line, plot};
+use crate::shell::root;
+
+/// The run that is kept.
+pub(super) const RUN: &str = "docs/benchmarks/rules.json";
+const DOCUMENT: &str = "docs/benchmarks.md";
+const PLOT: &str = "docs/benchmarks/connect.svg";
+/// Between these lines of the document are the tables.
+const MARKS: [&str; 2] = ["<!-- rules -->\n", "<!-- end of rules -->\n"];
+
+/// What the benchmark wrote.
+#[derive(Debug, Deserialize)]
+struct Run {
+    kernel: String,
+    load: String,
+    sizes: Vec<Size>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Size {
+    services: usize,
+    recorded_rules: bool,
+    rows: Vec<Row>,
+    kpx: Own,
+}
+
+#[derive(Debug, Deserialize)]
+struct Row {
+    what: String,
+    subject: String,
+    median: f64,
+    against_direct: Option<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Own {
+    first_fill_ms: f64,
+    change_p50_us: f64,
+    change_p99_us: f64,
+    bytes_a_service: f64,
+    nanoseconds_a_packet: BTreeMap<String, f64>,
+}
+
+const SUBJECTS: [&str; 5] = ["direct", "iptables-legacy", "iptables-nft", "nftables", "kpx"];
+
+/// The files that show the run, by their paths below the project's directory; none where no run is kept.
+pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
+    if !root().join(RUN).exists() {
+        return Ok(Vec::new());
+    }
+    let run = fs_err::read_to_string(root().join(RUN))?;
+    let run: Run = serde_json::from_str(&run).with_context(|| format!("{RUN} is not as the benchmark writes it"))?;
+    let text = fs_err::read_to_string(root().join(DOCUMENT))?;
+    let (before, rest) = text.split_once(MARKS[0]).with_context(|| format!("{DOCUMENT} has no place for tables"))?;
+    let (_, after) = rest.split_once(MARKS[1]).with_context(|| format!("{DOCUMENT} does not say where they end"))?;
+    let page = format!("{before}{}\n{}\n{}{after}", MARKS[0], tables(&run)?, MARKS[1]);
+    Ok(vec![(DOCUMENT, page), (PLOT, plot("connect() to the last Service, µs (median)", &lines(&run)))])
+}
+
+fn tables(run: &Run) -> Result<String> {
+    let mut text = String::new();
+    writeln!(
+        text,
+        "Linux {}, load average at the end {}. Medians; in brackets against the direct connection.",
+        run.kernel, run.load
+    )?;
+    for size in &run.sizes {
+        let known = |what: &str, subject: &str| size.rows.iter().find(|row| row.what == what && row.subject == subject);
+        let subjects: Vec<&str> =
+            SUBJECTS.into_iter().filter(|subject| size.rows.iter().any(|row| row.subject == *subject)).collect();
+        let unrecorded = if size.recorded_rules { "" } else { " (generated: no kube-proxy was recorded with so many)" };
+        writeln!(text, "\n**{} Services**{unrecorded}\n\n| | {} |", size.services, subjects.join(" | "))?;
+        writeln!(text, "|---|{}", "---|".repeat(subjects.len()))?;
+        let mut all: Vec<&str> = Vec::new();
+        for what in ["connect, first Service", "connect, middle Service", "connect, last Service"] {
+            all.push(what);
+        }
+        for row in &size.rows {
+            if !all.contains(&row.what.as_str()) {
+                all.push(&row.what);
+            }
+        }
+        for what in all {
+            let unit = if what.contains("a second") { "" } else { ", µs" };
+            let cell = |subject: &&str| match known(what, subject) {
+                None => "–".to_owned(),
+                Some(Row { median, against_direct: Some(ratio), .. }) if **subject != *"direct" => {
+                    format!("{} ({ratio:.2}×)", number(*median))
+                }
+                Some(row) => number(row.median),
+            };
+            writeln!(text, "| {what}{unit} | {} |", subjects.iter().map(cell).collect::<Vec<_>>().join(" | "))?;
+        }
+    }
+    writeln!(
+        text,
+        "\n| kpx | {} |",
+        run.sizes.iter().map(|s| format!("{} Services", s.services)).collect::<Vec<_>>().join(" | ")
+    )?;
+    writeln!(text, "|---|{}", "---|".repeat(run.sizes.len()))?;
+    let mut row = |what: &str, cell: &dyn Fn(&Own) -> String| {
+        writeln!(text, "| {what} | {} |", run.sizes.iter().map(|size| cell(&size.kpx)).collect::<Vec<_>>().join(" | "))
+    };
+    row("first fill, ms", &|own| number(own.first_fill_ms))?;
+    row("one endpoint changed, µs, p50 / p99", &|own| {
+        format!("{} / {}", number(own.change_p50_us), number(own.change_p99_us))
+    })?;
+    row("maps that grow with Services, bytes a Service", &|own| format!("{:.0}", own.bytes_a_service))?;
+    for program in ["kpx_ingress", "kpx_egress"] {
+        let time =
+            |own: &Own| own.nanoseconds_a_packet.get(program).map_or_else(|| "–".to_owned(), |ns| format!("{ns:.0}"));
+        row(&format!("`{program}`, ns a packet"), &time)?;
+    }
+    Ok(text)
+}
+
+fn lines(run: &Run) -> Vec<Line> {
+    let of = |subject: &str| {
+        let point = |size: &Size| {
+            let row = size.rows.iter().find(|row| row.subject == subject && row.what == "connect, last Service")?;
+            Some((size.services as f64, row.median))
+        };
+        Line { name: subject.to_owned(), points: run.sizes.iter().filter_map(point).collect() }
+    };
+    SUBJECTS.into_iter().map(of).filter(|line| !line.points.is_empty()).collect()
+}
+
+/// Three digits, or whole.
+fn number(value: f64) -> String {
+    match value {
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
