@@ -95,6 +95,8 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
 
 // linux/genetlink.h
 const GENL_ID_CTRL: u16 = 16;
@@ -232,6 +234,33 @@ impl Netlink {
                 each(message.kind, message.body);
             }
         })
+    }
+
+    /// Has single things changed, all at once, and tells what came of each; `create`: what is there already is refused.
+    /// Keep batches to a hundred or so.
+    pub fn tell(&mut self, requests: &[Request], create: bool) -> Result<Vec<io::Result<()>>, NetlinkError> {
+        let (mut out, mut outcomes) = (Vec::new(), Vec::new());
+        if requests.is_empty() {
+            return Ok(outcomes);
+        }
+        let flags = NLM_F_ACK | if create { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
+        for request in requests {
+            write(&mut out, request, flags, self.next());
+        }
+        self.socket.send(&out, 0).map_err(NetlinkError::Socket)?;
+        let received = self.receive(requests.len(), |message| {
+            if message.is_end() {
+                outcomes.push(match message.refusal() {
+                    Some(NetlinkError::Refused(error)) => Err(error),
+                    _ => Ok(()),
+                });
+            }
+        });
+        // Refusals are among the outcomes.
+        match received {
+            Err(error) if outcomes.len() < requests.len() => Err(error),
+            _ => Ok(outcomes),
+        }
     }
 
     fn next(&mut self) -> u32 {

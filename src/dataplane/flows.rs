@@ -53,6 +53,7 @@ pub struct FlowId {
 }
 
 impl FlowId {
+    /// Key of the entry of its client's packets.
     pub(super) fn key(&self) -> Tuple {
         let (src, sport) = reconcile::endpoint(self.client);
         let (dst, dport) = reconcile::endpoint(self.frontend);

@@ -12,6 +12,7 @@ mod environment;
 mod error;
 mod flows;
 mod foreign;
+pub mod handover;
 mod hooks;
 mod keep;
 mod links;

@@ -162,10 +162,7 @@ fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
     let service = match *verdict {
         Verdict::Backend { service, .. } => {
             if scratch.packet.tuple.proto == proto::UDP {
-                scratch.room.flow =
-                    Flow { service, last_ns: scratch.now_ns, role: Role::Left as u8, ..Flow::default() };
-                // Without room the flow counts as new after the switch, as if it had been silent.
-                let _ = Conntrack.put(&scratch.packet.tuple, &scratch.room.flow);
+                note_left(scratch, service);
             }
             service
         }
@@ -178,6 +175,23 @@ fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
     count(Reason::Shadow);
     tally(service, Counter::Shadow);
     decision::PASS
+}
+
+/// Notes that the rules have this flow, and takes no entry's place: it may be changing hands at this moment.
+#[inline(always)]
+fn note_left(scratch: &mut Scratch, service: u32) {
+    if let Some(known) = Conntrack.find(&scratch.packet.tuple) {
+        // SAFETY: an element of the map; its last word of use is written without order.
+        unsafe {
+            if (*known).role == Role::Left as u8 {
+                (*known).last_ns = scratch.now_ns;
+            }
+        }
+        return;
+    }
+    scratch.room.flow = Flow { service, last_ns: scratch.now_ns, role: Role::Left as u8, ..Flow::default() };
+    // Without room the flow counts as new after the switch, as if it had been silent.
+    let _ = Conntrack.add(&scratch.packet.tuple, &scratch.room.flow);
 }
 
 /// The question that a packet asks.

@@ -106,6 +106,11 @@ impl Image {
         Some(SocketAddr::new(ip(backend.addr), u16::from_be(backend.port)))
     }
 
+    /// The backends that take flows, by id.
+    pub(in crate::dataplane) fn active(&self) -> impl Iterator<Item = (u32, &Backend)> {
+        (0..).zip(&self.backends).filter(|(_, backend)| backend.serves(backend.service))
+    }
+
     /// The frontends that have this service id.
     pub(super) fn members(&self, service: u32) -> impl Iterator<Item = &Frontend> {
         self.members.get(&service).into_iter().flatten().filter_map(|key| Some(self.current(key)?.1))

@@ -13,7 +13,7 @@ use super::streams::{Pusher, Stream};
 use super::world::{CLIENT, CLUSTER_IP, NEIGHBOUR, POD, REMOTE, VIP, World, at};
 
 /// The bit of these tests.
-const MARK: u32 = 0x0080_0000;
+pub(super) const MARK: u32 = 0x0080_0000;
 
 /// What keeps conntrack's hooks and those of nat alive, keeps marked packets from them, and drops what conntrack does not
 /// know.
@@ -40,12 +40,12 @@ pub(super) fn kernel_entries(world: &World, port: u16) -> Vec<String> {
 }
 
 /// Both protocols from a pod or from outside to a service at this port, in both families.
-struct Streams {
+pub(super) struct Streams {
     flows: Vec<(FlowId, Stream)>,
 }
 
 impl Streams {
-    fn begin(world: &World, space: &str, client: [&str; 2], addr: [&str; 2], port: u16) -> Self {
+    pub(super) fn begin(world: &World, space: &str, client: [&str; 2], addr: [&str; 2], port: u16) -> Self {
         let begin = |family: usize| {
             let to = at(addr[family], port);
             let client: std::net::IpAddr = client[family].parse().expect("an address");
@@ -69,25 +69,25 @@ impl Streams {
     }
 
     /// How long each has stood still.
-    fn longest_gaps(&self) -> impl Iterator<Item = Duration> {
+    pub(super) fn longest_gaps(&self) -> impl Iterator<Item = Duration> {
         self.flows.iter().map(|(_, stream)| stream.longest_gap())
     }
 
     /// Waits, and says whether each stream has moved meanwhile.
-    fn move_on(&self) -> Vec<bool> {
+    pub(super) fn move_on(&self) -> Vec<bool> {
         let before = self.counts();
         std::thread::sleep(Duration::from_millis(600));
         before.iter().zip(self.counts()).map(|(before, after)| after > *before).collect()
     }
 
     /// Ends them; none has broken, and this is how many datagrams were lost.
-    fn end(self) -> u64 {
+    pub(super) fn end(self) -> u64 {
         self.flows.into_iter().map(|(id, stream)| stream.end().unwrap_or_else(|e| panic!("{id:?}: {e}"))).sum()
     }
 }
 
 /// A pushing server on a pod, in both families.
-fn pushers(world: &World, space: &str, addr: [&str; 2]) -> [Pusher; 2] {
+pub(super) fn pushers(world: &World, space: &str, addr: [&str; 2]) -> [Pusher; 2] {
     addr.map(|addr| world.inside(space, || Pusher::start(&at(addr, PORT))))
 }
 

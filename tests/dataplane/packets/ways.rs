@@ -1,11 +1,14 @@
 //! Every way from a client to a backend: who answers, whom the backend sees, and that the answer comes back.
 
+use std::io::ErrorKind;
+use std::net::TcpStream;
+
 use kpx::dataplane::{Mode, Reason};
 use kpx_abi::{Exposure, Flags};
 
-use super::peers::{exchange, seen, tcp, udp};
+use super::peers::{SILENCE, exchange, seen, tcp, udp};
 use super::services::{capacity, exposed, serve, servers};
-use super::world::{BRIDGE, CLIENT, CLUSTER_IP, NEIGHBOUR, NODE, POD, REMOTE, VIP, World, at};
+use super::world::{BRIDGE, CLIENT, CLUSTER_IP, NEIGHBOUR, NODE, POD, REMOTE, VIP, World, at, socket};
 
 /// What a backend answers to a client in this namespace, by TCP and by UDP, in both families.
 pub(super) fn answers(world: &World, space: &str, addr: [&str; 2], port: u16) -> Vec<String> {
@@ -94,5 +97,37 @@ fn sockets_of_the_node_without_hooks_reach_cluster_ips() {
         serve(&mut tables, 11, CLUSTER_IP, 81, flags, &[REMOTE]);
         reaches(world, "node", CLUSTER_IP, 80, "pod", NODE);
         reaches(world, "node", CLUSTER_IP, 81, "remote", NODE);
+    });
+}
+
+/// What only the hooks of sockets can serve: a packet of the node to a backend with an address of the node is left alone and
+/// counted; one to a NodePort at an address of the node never meets a device with programs, and nobody listens there.
+#[test]
+fn sockets_of_the_node_without_hooks_do_not_reach_what_is_on_the_node() {
+    World::with(|world| {
+        let _servers = servers(world);
+        let (dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
+        let node_port = exposed(Exposure::NodePort).with(Flags::MASQUERADE_ALWAYS, true);
+        serve(&mut tables, 1, CLUSTER_IP, 80, exposed(Exposure::ClusterIp), &[NODE]);
+        serve(&mut tables, 11, ["0.0.0.0", "::"], 30001, node_port, &[POD]);
+        for (family, counted) in [(0, 2), (1, 4)] {
+            world.inside("node", || {
+                let begun = TcpStream::connect_timeout(&socket(CLUSTER_IP[family], 80), SILENCE);
+                assert!(begun.is_err());
+                let quick = udp(family);
+                quick.set_read_timeout(Some(SILENCE)).expect("a time-out can be set");
+                assert!(exchange(&quick, &at(CLUSTER_IP[family], 80), 10).is_err());
+                let refused = tcp(&at(NODE[family], 30001)).expect_err("nobody listens");
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+                let asks = udp(family);
+                asks.connect(socket(NODE[family], 30001)).expect("a route leads there");
+                let refused = asks.send(b"?").and_then(|_| asks.recv(&mut [0; 9])).expect_err("nobody listens");
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+            });
+            assert!(dataplane.counters().unwrap().of(Reason::NoRoute) >= counted, "{family}");
+        }
+        // From outside both are reached.
+        reaches(world, "client", NODE, 30001, "pod", BRIDGE);
+        reaches(world, "client", CLUSTER_IP, 80, "node", CLIENT);
     });
 }

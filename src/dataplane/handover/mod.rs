@@ -1,0 +1,185 @@
+//! Running flows change hands between the kernel's nf_nat and the packet path, by overlap: the same translation on the other
+//! side first, the flow's packets unseen by the kernel's conntrack meanwhile, then the old side away. Nothing is dropped.
+//!
+//! Needed are the programs on every device, a bit of the mark ([`Dataplane::set_unseen_mark`]), and a table of nftables or
+//! iptables that lives through it all: a `notrack` rule for that bit before conntrack (priority −300), a chain of type nat
+//! and a rule that asks conntrack for something, so that the kernel keeps both at work in this network namespace.
+
+mod export;
+mod import;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::io;
+use std::time::Duration;
+
+use super::error::DataplaneError;
+use super::maps::failed;
+use super::{Dataplane, FlowId, FlowState, Full, now};
+use crate::capture::netlink::{Netlink, NetlinkError};
+use crate::error::Hinted;
+use crate::inspect::conntrack::Entry;
+use kpx_abi::map_name;
+
+pub use export::Kept;
+pub use import::Unfit;
+use import::import;
+
+/// How long packets may be on their way through the stack that met the old side of a flow.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Flows that change hands at a time.
+const BATCH: usize = 256;
+
+/// Requests in one batch of netlink.
+const REQUESTS: usize = 64;
+
+/// Why no flow can change hands.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// The dataplane could not be read or written.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The kernel's conntrack could not be read or written.
+    #[error("cannot speak with the kernel's conntrack")]
+    Netlink(#[from] NetlinkError),
+    /// The kernel has no conntrack, or no netlink for it.
+    #[error("this kernel's conntrack is not there, or cannot be spoken with")]
+    NoConntrack,
+    /// Nothing would keep the flows' packets from conntrack.
+    #[error("no bit of the mark is set aside for flows that the kernel's conntrack is not to see")]
+    NoMark,
+    /// Nobody would translate the flows' packets.
+    #[error("the packet path is on no network device")]
+    NoDevices,
+}
+
+impl Hinted for HandoverError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Dataplane(error) => error.hints(),
+            Self::Netlink(error) => error.hints(),
+            Self::NoConntrack => vec!["see: modprobe -n nf_conntrack_netlink".to_owned()],
+            Self::NoMark | Self::NoDevices => vec!["see what is attached: kpx inspect devices".to_owned()],
+        }
+    }
+}
+
+/// What became of the kernel's flows to Services.
+#[derive(Clone, Debug, Default)]
+pub struct TakenOver {
+    /// Flows that the packet path translates now, and the kernel has forgotten.
+    pub flows: Vec<FlowId>,
+    /// Flows that the kernel keeps, and why.
+    pub left: Vec<(Entry, Unfit)>,
+}
+
+/// What became of the packet path's flows.
+#[derive(Clone, Debug, Default)]
+pub struct GivenBack {
+    /// Flows that the kernel translates now.
+    pub flows: Vec<FlowId>,
+    /// Flows that the packet path keeps, and why.
+    pub kept: Vec<(FlowId, Kept)>,
+}
+
+impl Dataplane {
+    /// Translates these flows of the kernel from now on, in both directions and unseen by its conntrack; what became of each.
+    /// The kernel's entries stay as they are.
+    pub fn import_flows(&mut self, entries: &[Entry]) -> Result<TakenOver, DataplaneError> {
+        let image = self.maps.image()?;
+        let addresses = self.maps.addresses.dump().map_err(failed("read", map_name::ADDRESSES))?;
+        let mine = self.flows()?;
+        let known = import::Known::new(&image, addresses.into_iter().collect(), self.maps.config()?);
+        let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        let (flows, left) = import(entries, &known, &mine, now_ns);
+        let more: usize = flows.iter().flat_map(|(_, part)| part).filter(|(key, _)| !mine.contains_key(key)).count();
+        let size = self.maps.flows.max_entries();
+        if mine.len() + more > size as usize {
+            return Err(Full { map: map_name::CONNTRACK, size, resting: false }.into());
+        }
+        for batch in flows.chunks(BATCH) {
+            let (keys, values): (Vec<_>, Vec<_>) = batch.iter().flat_map(|(_, part)| part).copied().unzip();
+            self.maps.flows.put_many(&keys, &values).map_err(failed("write", map_name::CONNTRACK))?;
+        }
+        Ok(TakenOver { flows: flows.into_iter().map(|(id, _)| id).collect(), left })
+    }
+}
+
+fn check(dataplane: &Dataplane) -> Result<Netlink, HandoverError> {
+    if dataplane.maps.config()?.unseen == 0 {
+        return Err(HandoverError::NoMark);
+    }
+    if dataplane.devices()?.is_empty() {
+        return Err(HandoverError::NoDevices);
+    }
+    Netlink::conntrack()?.ok_or(HandoverError::NoConntrack)
+}
+
+/// Takes over those of the kernel's flows to Services that `wanted` picks, in the network namespace of this thread.
+///
+/// To be called in shadow or drain mode, where the programs follow their flows and open none, and again when they are active:
+/// the second time finds what has begun meanwhile. An error leaves flows on either side, each whole.
+pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> Result<TakenOver, HandoverError> {
+    let mut netlink = check(dataplane)?;
+    let mut entries = Vec::new();
+    netlink.dump(&wire::listing(), |kind, body| {
+        entries.extend(crate::inspect::conntrack::decode(kind, body));
+    })?;
+    // Flows that go without a Service are looked at as well: they have ports that others must not get.
+    let entries: Vec<Entry> = entries.into_iter().filter(|entry| !entry.is_to_backend() || wanted(entry)).collect();
+    let taken = dataplane.import_flows(&entries)?;
+    std::thread::sleep(SETTLE);
+    let of: std::collections::HashSet<&FlowId> = taken.flows.iter().collect();
+    let deletions: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.is_to_backend() && of.contains(&import::id(entry)))
+        .map(|entry| wire::deletion(entry.protocol, &entry.original, entry.id))
+        .collect();
+    delete(&mut netlink, &deletions)?;
+    Ok(taken)
+}
+
+fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request]) -> Result<(), NetlinkError> {
+    for batch in deletions.chunks(REQUESTS) {
+        for outcome in netlink.tell(batch, false)? {
+            match outcome {
+                // Some have ended by themselves, or were never there.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => other.map_err(NetlinkError::Refused)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Gives those of the packet path's flows to the kernel that `wanted` picks, in the network namespace of this thread. Their
+/// entries stay, to let their packets pass, until [`Dataplane::forget_flows`] finds them idle.
+///
+/// To be called in drain mode, where the programs open no flows, with the rules back in place that are to translate new ones.
+pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) -> Result<GivenBack, HandoverError> {
+    let mut netlink = check(dataplane)?;
+    let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+    let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns, wanted);
+    let mut given = Vec::new();
+    for batch in flows.chunks(REQUESTS) {
+        let ids: Vec<FlowId> = batch.iter().map(|flow| flow.id).collect();
+        dataplane.set_unseen(&ids, true)?;
+        std::thread::sleep(SETTLE);
+        // What the kernel has seen of them looks like flows without translation, and would be in the way.
+        let plain: Vec<_> = batch.iter().map(|flow| wire::deletion(flow.id.protocol, &flow.translated, None)).collect();
+        delete(&mut netlink, &plain)?;
+        let creations: Vec<_> = batch.iter().map(wire::creation).collect();
+        let mut theirs = Vec::new();
+        for (id, outcome) in ids.into_iter().zip(netlink.tell(&creations, true)?) {
+            match outcome {
+                Ok(()) => theirs.push(id),
+                Err(error) => kept.push((id, Kept::Refused(error.raw_os_error().unwrap_or(0)))),
+            }
+        }
+        dataplane.set_flow_state(&theirs, FlowState::Pass)?;
+        given.extend(theirs);
+    }
+    Ok(GivenBack { flows: given, kept })
+}

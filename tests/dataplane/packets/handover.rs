@@ -1,0 +1,171 @@
+//! Running flows go from the kernel's rules to the packet path and back: nothing is lost, the server notices nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::Duration;
+
+use kpx::dataplane::handover::{give_back, take_over};
+use kpx::dataplane::{Mode, Reason};
+use kpx_abi::packet::proto::TCP;
+use kpx_abi::{Exposure, Flags};
+
+use super::frontends::{Tables, Wanted};
+use super::peers::{Server, Talk};
+use super::services::{PORT, capacity, exposed, serve};
+use super::states::{HOLD, MARK, Streams, kernel_entries, nft, pushers};
+use super::world::{CLIENT, CLUSTER_IP, POD, REMOTE, VIP, World, at, set, socket};
+
+/// Of servers that send back everything, as much as one wants.
+const BULK: u16 = 8090;
+
+/// What kube-proxy's rules do: ClusterIPs as they are, the load balancer's address masqueraded with random ports.
+const RULES: &str = "
+table inet rules {
+    chain pre {
+        type nat hook prerouting priority dstnat;
+        ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 80 dnat ip to 10.244.2.2:8080
+        ip6 daddr fd96::10 meta l4proto { tcp, udp } th dport 80 dnat ip6 to [fd44:2::2]:8080
+        ip daddr 10.96.0.10 tcp dport 82 dnat ip to 10.244.2.2:8090
+        ip6 daddr fd96::10 tcp dport 82 dnat ip6 to [fd44:2::2]:8090
+        ip daddr 203.0.113.10 meta l4proto { tcp, udp } th dport 80 meta mark set 0x4000 dnat ip to 10.244.2.2:8080
+        ip6 daddr fd20::10 meta l4proto { tcp, udp } th dport 80 meta mark set 0x4000 dnat ip6 to [fd44:2::2]:8080
+        ip daddr 203.0.113.10 tcp dport 82 meta mark set 0x4000 dnat ip to 10.244.2.2:8090
+        ip6 daddr fd20::10 tcp dport 82 meta mark set 0x4000 dnat ip6 to [fd44:2::2]:8090
+    }
+    chain post {
+        type nat hook postrouting priority srcnat;
+        meta mark & 0x4000 == 0x4000 masquerade fully-random
+    }
+}";
+
+/// A lost packet costs TCP its least retransmission time-out, 200 ms; what is shorter than this was lost by nobody.
+const NOISE: Duration = Duration::from_millis(150);
+
+/// A connection that carries as much as it can both ways, byte by byte checked.
+struct Bulk {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u32>,
+}
+
+impl Bulk {
+    fn begin(to: &str) -> Self {
+        let (mut talk, _) = Talk::to(to).expect("it answers");
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = stop.clone();
+        let thread = spawn(move || {
+            let mut rounds = 0;
+            while !ends.load(Ordering::Relaxed) {
+                talk.echo(200_000);
+                rounds += 1;
+                // The machine has other work.
+                sleep(Duration::from_millis(20));
+            }
+            rounds
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> u32 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("every byte came back")
+    }
+}
+
+fn services(tables: &mut Tables) {
+    let masqueraded = exposed(Exposure::LoadBalancer).with(Flags::MASQUERADE_ALWAYS, true);
+    serve(tables, 1, CLUSTER_IP, 80, exposed(Exposure::ClusterIp), &[REMOTE]);
+    serve(tables, 11, VIP, 80, masqueraded, &[REMOTE]);
+    for family in [0, 1] {
+        for (n, addr, flags) in [(21, CLUSTER_IP, exposed(Exposure::ClusterIp)), (31, VIP, masqueraded)] {
+            let backends = vec![(socket(REMOTE[family], BULK), false)];
+            let wanted = Wanted { at: socket(addr[family], 82), protocol: TCP, flags, backends };
+            tables.put(n + family as u32, &wanted);
+        }
+    }
+}
+
+#[test]
+fn flows_go_over_and_back_and_nothing_is_lost() {
+    World::with(|world| {
+        let servers = pushers(world, "remote", REMOTE);
+        let _bulk: Vec<Server> =
+            REMOTE.map(|addr| world.inside("remote", || Server::start("bulk", &at(addr, BULK)))).into();
+        let (mut dataplane, mut tables) = world.dataplane(&capacity(), Mode::Shadow);
+        services(&mut tables);
+        dataplane.set_unseen_mark(MARK).unwrap();
+        nft(world, HOLD);
+        nft(world, RULES);
+        world.inside("node", || set("netfilter/nf_conntrack_tcp_be_liberal", "0"));
+        let inside = Streams::begin(world, "pod", POD, CLUSTER_IP, 80);
+        let outside = Streams::begin(world, "client", CLIENT, VIP, 80);
+        let bulk: Vec<Bulk> = [("pod", CLUSTER_IP), ("client", VIP)]
+            .into_iter()
+            .flat_map(|(space, addr)| addr.map(|addr| world.inside(space, || Bulk::begin(&at(addr, 82)))))
+            .collect();
+        let longest = || inside.longest_gaps().chain(outside.longest_gaps()).max().expect("there are streams");
+        let alive = || assert_eq!((inside.move_on(), outside.move_on()), (vec![true; 4], vec![true; 4]));
+        alive();
+        let peers = servers.each_ref().map(super::streams::Pusher::peers);
+        let _ = longest();
+        sleep(Duration::from_secs(2));
+        let idle = longest();
+        let within = |gap: Duration, when: &str| {
+            println!("{when}: longest gap {gap:?}, idle {idle:?}");
+            assert!(gap <= idle.max(NOISE), "{when}: {gap:?}, idle {idle:?}");
+        };
+
+        let taken = world.inside("node", || take_over(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((taken.flows.len(), taken.left.len()), (12, 0), "{taken:?}");
+        dataplane.set_mode(Mode::Active).unwrap();
+        let again = world.inside("node", || take_over(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((again.flows.len(), again.left.len()), (0, 0), "{again:?}");
+        nft(world, "delete table inet rules");
+        alive();
+        assert_eq!(kernel_entries(world, PORT), [""; 0]);
+        assert_eq!(kernel_entries(world, BULK), [""; 0]);
+        sleep(Duration::from_secs(1));
+        within(longest(), "taken over");
+        assert!(dataplane.counters().unwrap().of(Reason::Forwarded) > 100);
+        assert_eq!(dataplane.counters().unwrap().of(Reason::FlowOpened), 0);
+
+        dataplane.set_mode(Mode::Drain).unwrap();
+        nft(world, RULES);
+        let given = world.inside("node", || give_back(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((given.flows.len(), given.kept.len()), (12, 0), "{given:?}");
+        alive();
+        assert_eq!(kernel_entries(world, PORT).len(), 8);
+        assert_eq!(kernel_entries(world, BULK).len(), 4);
+        world.inside("node", || dataplane.detach_devices()).unwrap();
+        alive();
+        sleep(Duration::from_secs(1));
+        within(longest(), "given back");
+
+        assert_eq!(inside.end() + outside.end(), 0, "no datagram is lost");
+        for bulk in bulk {
+            assert!(bulk.end() > 20);
+        }
+        for (server, before) in servers.into_iter().zip(peers) {
+            assert_eq!(server.trouble(), [""; 0]);
+            assert_eq!(server.peers(), before, "the server sees the same addresses and ports all the time");
+            assert_eq!(before.len(), 4);
+        }
+    });
+}
+
+/// Without its bit of the mark nothing is begun.
+#[test]
+fn flows_that_conntrack_would_see_do_not_change_hands() {
+    World::with(|world| {
+        let (mut dataplane, _tables) = world.dataplane(&capacity(), Mode::Shadow);
+        let refused = |error: Result<(), String>| error.expect_err("it is refused");
+        let take = |dataplane: &mut _| {
+            let taken = world.inside("node", || take_over(dataplane, |_| true));
+            taken.map(drop).map_err(|error| error.to_string())
+        };
+        assert!(refused(take(&mut dataplane)).contains("no bit of the mark"));
+        dataplane.set_unseen_mark(MARK).unwrap();
+        world.inside("node", || dataplane.detach_devices()).unwrap();
+        assert!(refused(take(&mut dataplane)).contains("no network device"));
+    });
+}
