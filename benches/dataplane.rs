@@ -7,17 +7,21 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kpx::capture::{cgroup, command};
 use kpx::dataplane::{Capacity, Dataplane, Mode, Paths};
 use kpx::inspect::bpf;
 use kpx::model::{
     Backend, Exposure, Frontend, FrontendKey, Masquerade, NodeFacts, Origin, Policy, Protocol, ServiceTable,
 };
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+#[path = "support/ground.rs"]
+mod ground;
+#[expect(dead_code, reason = "other benchmarks use more of it")]
+mod support;
+
+use ground::Ground;
+use support::{percentile, timed};
 
 /// Connects of each kind.
 const CONNECTS: usize = 20_000;
@@ -33,8 +37,7 @@ fn main() -> io::Result<()> {
         println!("skipped: needs root (network namespaces, BPF)");
         return Ok(());
     }
-    let root = cgroup::root().map_err(io::Error::other)?;
-    let ground = Ground::new(&root)?;
+    let ground = Ground::new()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let backend = listener.local_addr()?;
     std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -43,41 +46,6 @@ fn main() -> io::Result<()> {
         measure(&ground.paths, size, backend)?;
     }
     Ok(())
-}
-
-/// Where it happens. Gone with this value.
-struct Ground {
-    paths: Paths,
-    root: PathBuf,
-    mount: tempfile::TempDir,
-}
-
-impl Ground {
-    fn new(root: &Path) -> io::Result<Self> {
-        // SAFETY: not one flag that concerns memory or descriptors, and no other thread runs yet.
-        #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-        command::output("ip", ["link", "set", "lo", "up"], None).map_err(io::Error::other)?;
-        let directory = tempfile::tempdir()?;
-        mount("bpf", directory.path(), "bpf", MountFlags::empty(), None)?;
-        let cgroup = root.join(format!("kpx-bench-{}", std::process::id()));
-        fs_err::create_dir(&cgroup)?;
-        fs_err::write(cgroup.join("cgroup.procs"), "0")?;
-        Ok(Self {
-            paths: Paths { pins: directory.path().join("kpx"), cgroup },
-            root: root.to_owned(),
-            mount: directory,
-        })
-    }
-}
-
-impl Drop for Ground {
-    fn drop(&mut self) {
-        let _ = Dataplane::remove(&self.paths);
-        let _ = unmount(self.mount.path(), UnmountFlags::DETACH);
-        let _ = fs_err::write(self.root.join("cgroup.procs"), "0");
-        let _ = fs_err::remove_dir(&self.paths.cgroup);
-    }
 }
 
 fn frontend(n: u32, protocol: Protocol, backends: [SocketAddr; 3]) -> Frontend {
@@ -118,19 +86,8 @@ fn services(size: u32, backend: SocketAddr) -> ServiceTable {
     ServiceTable::new(others.chain(ours).collect(), NodeFacts::default(), NodeFacts::default())
 }
 
-fn percentile(times: &mut [Duration], share: usize) -> Duration {
-    times.sort_unstable();
-    times[(times.len() - 1) * share / 100]
-}
-
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-fn timed<T>(run: impl FnOnce() -> T) -> (T, Duration) {
-    let start = Instant::now();
-    let value = run();
-    (value, start.elapsed())
 }
 
 fn measure(paths: &Paths, size: u32, backend: SocketAddr) -> io::Result<()> {

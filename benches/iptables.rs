@@ -5,63 +5,16 @@
 #![allow(missing_docs, reason = "criterion's macros make an item without docs")]
 #![allow(clippy::print_stdout, reason = "a benchmark reports on stdout")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::hint::black_box;
-use std::io::Read as _;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use criterion::{Criterion, Throughput, criterion_group};
 use kpx::inspect::iptables::{lift, parse};
 
-/// The system's allocator, counting live bytes and their peak.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-fn grew(by: usize) {
-    let live = LIVE.fetch_add(by, Ordering::Relaxed) + by;
-    PEAK.fetch_max(live, Ordering::Relaxed);
-}
-
-#[expect(unsafe_code, reason = "an allocator is unsafe to write")]
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        grew(layout.size());
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Old and new may both exist while the bytes are copied.
-        grew(size);
-        // SAFETY: the caller's promises are passed on.
-        let moved = unsafe { System.realloc(pointer, layout, size) };
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        moved
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-fn recording() -> Option<Vec<u8>> {
-    let root = std::env::var_os("KPX_FIXTURES")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/fixtures")), PathBuf::from);
-    let packed = fs_err::read(root.join("scale/10000/iptables-save.txt.gz")).ok()?;
-    let mut text = Vec::new();
-    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).ok()?;
-    Some(text)
-}
+#[path = "support/memory.rs"]
+mod memory;
+#[expect(dead_code, reason = "other benchmarks use more of it")]
+mod support;
 
 /// What a quick script does: split lines at spaces, keep owned words by chain. No quoting, no table, no check.
 fn naive(text: &[u8]) -> HashMap<String, Vec<Vec<String>>> {
@@ -77,12 +30,7 @@ fn naive(text: &[u8]) -> HashMap<String, Vec<Vec<String>>> {
 
 /// Bytes at the peak of `work` beyond those before it, as a multiple of the text.
 fn peak<T>(text: &[u8], work: impl FnOnce(&[u8]) -> T) -> f64 {
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    let result = black_box(work(text));
-    let peak = PEAK.load(Ordering::Relaxed) - before;
-    drop(result);
-    peak as f64 / text.len() as f64
+    memory::peak(|| work(text)) as f64 / text.len() as f64
 }
 
 /// Nanoseconds this thread has been on a processor.
@@ -104,10 +52,8 @@ fn processor_rate<T>(text: &[u8], work: impl Fn(&[u8]) -> T) -> f64 {
 }
 
 fn measure(criterion: &mut Criterion) {
-    let Some(text) = recording() else {
-        println!("skipped: no recordings beside the project (set KPX_FIXTURES)");
-        return;
-    };
+    let Some(root) = support::recordings() else { return };
+    let text = support::recorded(&root.join("scale/10000"), "iptables-save.txt").expect("the recording is there");
     let table = |text: &[u8]| lift(Some(&parse(text).expect("the recording parses")), None).table;
     println!("text: {} bytes, {} frontends", text.len(), table(&text).frontends().len());
     println!("peak memory beyond the text, as a multiple of it, and rate over processor time, MB/s:");

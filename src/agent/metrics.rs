@@ -64,7 +64,7 @@ pub(super) struct Metrics {
 
 /// 1 µs to 4 s.
 fn fine() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_001, 4.0, 12))
+    Histogram::new(exponential_buckets(0.000_001, 2.0, 23))
 }
 
 /// 1 ms to 17 min, as kube-proxy has them.
