@@ -1,7 +1,9 @@
 //! The audit: each check where it fires and where it is silent, whole recordings, and its screens.
 
+mod affinity;
 mod cases;
 mod folder;
+mod hostile;
 mod live;
 mod netlink;
 mod recordings;

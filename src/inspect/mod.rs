@@ -11,5 +11,6 @@ pub mod ipvs;
 pub mod kube;
 pub mod nftables;
 pub mod recent;
+pub mod remembered;
 pub mod sockets;
 pub mod sysctl;

@@ -226,6 +226,16 @@ fn of_nftables() -> Vec<Case> {
         }),
         nft("KPX-A211", "nft ip kube-proxy", |f| f.write("proxyMode.txt", "iptables")),
         nft("KPX-A212", "version 1.1.4", |f| f.nft("metainfo", |info| info["version"] = json!("1.1.4"))),
+        nft("KPX-A134", "nft ip cni_hostport: CNI portmap (hostPorts): 1 chains", |f| {
+            f.json("nft-ruleset.json", |ruleset| {
+                let objects = ruleset["nftables"].as_array_mut().expect("a list");
+                objects.push(json!({"table": {"family": "ip", "name": "cni_hostport", "handle": 91}}));
+                objects.push(
+                    json!({"chain": {"family": "ip", "table": "cni_hostport", "name": "prerouting", "type": "nat",
+                    "hook": "prerouting", "prio": -100, "policy": "accept"}}),
+                );
+            });
+        }),
         nft("KPX-A213", "nft inet firewalld filter_INPUT: policy drop at input 10", |f| {
             f.json("nft-ruleset.json", |ruleset| {
                 let objects = ruleset["nftables"].as_array_mut().expect("a list");

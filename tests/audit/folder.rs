@@ -53,6 +53,10 @@ impl Folder {
         folder
     }
 
+    pub(super) fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

@@ -10,19 +10,29 @@ use kpx::audit::all;
 use crate::support::privileged;
 
 /// A network namespace of its own, gone when dropped.
-struct Namespace(String);
+pub(super) struct Namespace(String);
 
 impl Namespace {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let name = format!("kpx-{name}-{:x}", std::process::id());
         let namespace = Self(name);
         run("ip", &["netns", "add", &namespace.0]);
         namespace
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.0
+    }
+
     /// Runs a shell line inside.
-    fn sh(&self, line: &str) {
+    pub(super) fn sh(&self, line: &str) {
         run("ip", &["netns", "exec", &self.0, "sh", "-ec", line]);
+    }
+
+    /// What a shell line prints inside.
+    pub(super) fn output(&self, line: &str) -> String {
+        let output = Command::new("ip").args(["netns", "exec", &self.0, "sh", "-c", line]).output().expect("it runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
     }
 }
 

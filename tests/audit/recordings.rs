@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use kpx::audit::Severity;
-use kpx::capture::NodeOptions;
+use kpx::audit::{Area, Severity, audit};
+use kpx::capture::{Node, NodeOptions};
 
 use super::{judged, said};
 use crate::support::recordings;
@@ -36,6 +36,20 @@ fn a_node_in_order_has_no_error() {
         let looked = judged.iter().filter(|j| j.found.is_ok()).count();
         assert!(looked >= 30, "{world}: {looked}");
     }
+}
+
+#[test]
+fn ipvs_is_judged_against_the_api_and_costed() {
+    let Some(root) = recordings() else { return };
+    let node = Node::open(&options(&root, "small/ipvs/running")).expect("the recording opens");
+    let audit = audit(&node, &Area::ALL);
+    for id in ["KPX-A701", "KPX-A702", "KPX-A703", "KPX-A704", "KPX-A705", "KPX-A706", "KPX-A309"] {
+        assert_eq!(said(&audit.judged, id), "passed", "{id}");
+    }
+    let cost = audit.costs.iter().find(|cost| cost.tool == "IPVS IPv4").expect("IPVS has its costs");
+    assert!(cost.by_chain["virtual services"] >= cost.services, "{cost:?}");
+    // A lookup: as many for the first Service as for the last, and nothing more with more Services.
+    assert!(cost.met.median < 40 && cost.growth.median == 0 && cost.growth.worst == 0, "{cost:?}");
 }
 
 #[test]

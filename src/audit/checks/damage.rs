@@ -31,7 +31,13 @@ pub(super) const CHECKS: [Check; 10] = [
         command: REBUILD,
         run: |facts| {
             about(facts, |n| {
-                matches!(n, Notice::IncompleteChain { .. } | Notice::MissingChain { .. } | Notice::Unrefused { .. })
+                matches!(
+                    n,
+                    Notice::IncompleteChain { .. }
+                        | Notice::MissingChain { .. }
+                        | Notice::Unrefused { .. }
+                        | Notice::Undispatched { .. }
+                )
             })
         },
     },

@@ -239,11 +239,16 @@ const NEIGHBOURS: [(&str, &[&str]); 17] = [
 ];
 
 /// Programs by the starts of their nftables tables' names.
-const NFT_NEIGHBOURS: [(&str, &[&str]); 6] = [
+const NFT_NEIGHBOURS: [(&str, &[&str]); 11] = [
     ("Calico", &["calico"]),
+    ("CNI portmap (hostPorts)", &["cni_hostport"]),
+    ("CNI bridge masquerade", &["cni_plugins_masquerade"]),
+    ("Docker", &["docker-bridges"]),
     ("fail2ban", &["f2b-"]),
     ("firewalld", &["firewalld"]),
     ("flannel", &["flannel"]),
+    ("kube-router", &["kube-router"]),
+    ("libvirt", &["libvirt_network"]),
     ("kindnet", &["kindnet", "kube-network-policies"]),
     ("Podman (netavark)", &["netavark"]),
 ];

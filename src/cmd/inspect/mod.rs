@@ -57,7 +57,7 @@ pub(super) fn run(context: &mut Context, command: Inspect) -> Result<Exit, Failu
         Inspect::Services(args) => services::run(context, &args),
         Inspect::Backends(args) => backends::run(context, &args),
         Inspect::Service(args) => service::run(context, &args),
-        Inspect::Affinity(args) => affinity::run(context, &args),
+        Inspect::Affinity(args) => affinity::run(context, args),
         Inspect::Conntrack(args) => conntrack::run(context, args),
         Inspect::Ipvs(args) => ipvs::run(context, &args),
         Inspect::Nat(args) => nat::run(context, &args),

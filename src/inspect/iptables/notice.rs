@@ -102,6 +102,14 @@ pub enum Notice {
         /// `namespace/name:port` of the Service.
         service: String,
     },
+    /// A frontend that has backends elsewhere is refused to clients outside, as it should be, but no rule of the nat table sends pods
+    /// and the node itself there.
+    Undispatched {
+        /// The filter rule that refuses.
+        at: Origin,
+        /// `namespace/name:port` of the Service.
+        service: String,
+    },
     /// A rule of somebody else jumps to one of kube-proxy's chains: it breaks when that chain goes.
     ForeignReference {
         /// The rule.
@@ -199,6 +207,7 @@ impl Notice {
             | Self::MixedDetectors { .. }
             | Self::Contradiction { .. }
             | Self::Unrefused { .. }
+            | Self::Undispatched { .. }
             | Self::IpvsMode { .. }
             | Self::UserspaceMode { .. }
             | Self::Incompatible { .. }
@@ -227,6 +236,7 @@ impl Notice {
             | Self::ForeignReference { at, .. }
             | Self::ForeignService { at, .. }
             | Self::Unrefused { at, .. }
+            | Self::Undispatched { at, .. }
             | Self::Conflict { first: at, .. } => Some(at),
             _ => None,
         }
@@ -246,6 +256,7 @@ impl Notice {
             Self::MixedDetectors { .. } => "mixed-detectors",
             Self::Contradiction { .. } => "contradiction",
             Self::Unrefused { .. } => "unrefused",
+            Self::Undispatched { .. } => "undispatched",
             Self::ForeignReference { .. } => "foreign-reference",
             Self::ForeignService { .. } => "foreign-service",
             Self::InertDropMark { .. } => "inert-drop-mark",
@@ -286,6 +297,9 @@ impl fmt::Display for Notice {
             }
             Self::Unrefused { at, service } => {
                 write!(f, "{at}: {service} has no backend here, and no filter rule refuses what is sent to it")
+            }
+            Self::Undispatched { at, service } => {
+                write!(f, "{at}: {service} has backends elsewhere, and no rule sends pods and the node there")
             }
             Self::ForeignReference { at, rule, target } => {
                 write!(f, "{at}: not of kube-proxy, but depends on its chain {target}: {rule}")

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::super::Map;
 use super::super::dump::{Rule, Table};
+use super::super::notice::Notice;
 use super::super::spec::{Action, Parts, Spec};
 use super::services::service_port;
 use super::{Draft, MasqueradeBy, Reader, node_port_key, split_name};
@@ -111,6 +112,9 @@ impl<'a> Reader<'_, 'a> {
             }
         }
         if !known {
+            if verdict == NoBackends::Drop && !cluster_ip {
+                self.notices.push(Notice::Undispatched { at: origin.clone(), service: name.to_owned() });
+            }
             self.drafts.push(Draft {
                 key,
                 port: service,
