@@ -1602,7 +1602,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --via)
-                    COMPREPLY=($(compgen -W "ebpf cilium" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "ebpf cilium iptables nftables ipvs" -- "${cur}"))
                     return 0
                     ;;
                 --namespace)

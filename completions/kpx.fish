@@ -215,8 +215,11 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l via -d 'Whose maps to read [default: kpx\'s; Cilium\'s where only they are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
-cilium\t'Cilium\'s pinned BPF maps'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l via -d 'Who remembers [default: kpx; Cilium where only its maps are pinned]' -r -f -a "ebpf\t'kpx\'s own pinned BPF maps'
+cilium\t'Cilium\'s pinned BPF maps'
+iptables\t'Lists of xt_recent, which kube-proxy\'s iptables rules fill'
+nftables\t'Affinity sets of kube-proxy\'s nftables tables'
+ipvs\t'Templates of persistent connections of IPVS'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s n -l namespace -d 'Only Services of this namespace' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l service -d 'Only this Service' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l address -d 'Only where this address is a frontend, a backend or a client' -r
