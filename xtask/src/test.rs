@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// With --kernels: write what came out into docs/kernels.md
     #[arg(long, requires = "kernels")]
     record: bool,
+    /// With --kernels: go on where a run was interrupted; what passed with these very tests is left out
+    #[arg(long, requires = "kernels")]
+    resume: bool,
     /// With --kernels: names of tests, or parts of names [default: all that have to do with the kernel]
     #[arg(last = true, value_name = "FILTER", requires = "kernels")]
     filters: Vec<String>,
@@ -52,7 +55,7 @@ type Stage<'a> = (&'static str, Box<dyn Fn() -> Outcome + 'a>);
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(versions) = &args.kernels {
-        let selection = Selection::of(versions, &args.filters, args.record);
+        let selection = Selection::of(versions, &args.filters, args.record, args.resume);
         return kernels::test(&selection, &kernels::prepare(&selection.versions)?);
     }
     let privilege = Privilege::find();

@@ -54,13 +54,19 @@ pub(super) fn build() -> Result<Built> {
     Ok(Built { kpx: built("bin", false)?, tests: built("test", true)? })
 }
 
-/// An archive with everything that a job may need, these files of this machine, and the job: a shell script.
-pub(super) fn files(built: Option<&Built>, extra: &[PathBuf], job: &str) -> Result<Vec<u8>> {
+/// An archive with a job: a shell script.
+pub(super) fn job(built: Option<&Built>, job: &str) -> Vec<u8> {
     let mut archive = Archive::default();
-    archive.file(Path::new("/init"), 0o755, include_bytes!("init.sh"));
     let names = built.map(|built| format!("export KPX={} TESTS={}\n", built.kpx.display(), built.tests.display()));
     let job = format!("cd {}\n{}{job}\n", root().display(), names.unwrap_or_default());
     archive.file(Path::new("/job"), 0o755, job.as_bytes());
+    archive.finish()
+}
+
+/// An archive with everything that a job may need, and these files of this machine.
+pub(super) fn tools(built: Option<&Built>, extra: &[PathBuf]) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.file(Path::new("/init"), 0o755, include_bytes!("init.sh"));
     // Where these are links, they must be so before anything is put below them.
     for folder in ["/bin", "/sbin", "/lib", "/lib64"].map(Path::new) {
         archive.links(folder)?;

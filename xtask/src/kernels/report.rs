@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -18,39 +19,83 @@ const RUNS: &str = "docs/kernels";
 /// Between these lines of the document are the tables.
 const MARKS: [&str; 2] = ["<!-- runs -->\n", "<!-- end of runs -->\n"];
 
-/// What a run left.
+/// What runs left of a kernel.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Run {
     /// The kernel, as `uname -r` says.
     release: String,
-    /// Words for the test harness.
-    filters: Vec<String>,
     /// What the kernel has of what kpx uses.
     features: Vec<(String, String)>,
+    /// What came out, by the modules of tests that were asked for.
+    modules: BTreeMap<String, Module>,
+}
+
+/// What the last run of a module of tests left.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Module {
     /// How many tests passed.
     passed: usize,
     /// Tests that did not run, with the reason.
     skipped: BTreeMap<String, String>,
     /// Tests that failed.
     failed: Vec<String>,
+    /// Whether the run came to its end.
+    complete: bool,
+    /// How long it took, on the host's clock.
+    seconds: u64,
 }
 
-/// Keeps what a run on this kernel left, in place of what one before did, and writes the document anew.
-pub(super) fn record(kernel: &Kernel, filters: &[String], results: &Results) -> Result<()> {
-    let run = Run {
+impl Module {
+    fn cell(&self) -> String {
+        let mut cell = format!("{} passed", self.passed);
+        for (number, word) in [(self.skipped.len(), "skipped"), (self.failed.len(), "failed")] {
+            if number > 0 {
+                write!(cell, ", {number} {word}").expect("a String takes everything");
+            }
+        }
+        if !self.complete {
+            cell += ", cut off";
+        }
+        cell
+    }
+}
+
+/// Keeps what a run on this kernel left, in place of what one before did of the same tests.
+pub(super) fn record(kernel: &Kernel, shard: &str, results: &Results) -> Result<()> {
+    let series = numbers(&kernel.release).iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(".");
+    let folder = root().join(RUNS);
+    let file = folder.join(format!("{series}.json"));
+    fs_err::create_dir_all(&folder)?;
+    let before = if file.is_file() { Some(read(&file)?) } else { None };
+    // Another release of the series is another kernel.
+    let mut run = before.filter(|run| run.release == kernel.release).unwrap_or_else(|| Run {
         release: kernel.release.clone(),
-        filters: filters.to_vec(),
-        features: results.features.clone(),
+        features: Vec::new(),
+        modules: BTreeMap::new(),
+    });
+    if !results.features.is_empty() {
+        run.features.clone_from(&results.features);
+    }
+    let module = Module {
         passed: results.passed.len(),
         skipped: results.skipped.clone(),
         failed: results.failed.keys().cloned().collect(),
+        complete: results.complete,
+        seconds: results.seconds,
     };
-    let series = numbers(&kernel.release).iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(".");
-    let folder = root().join(RUNS);
-    fs_err::create_dir_all(&folder)?;
-    fs_err::write(folder.join(format!("{series}.json")), serde_json::to_string_pretty(&run)? + "\n")?;
+    run.modules.insert(shard.to_owned(), module);
+    Ok(fs_err::write(file, serde_json::to_string_pretty(&run)? + "\n")?)
+}
+
+/// Writes the document anew.
+pub(super) fn write() -> Result<()> {
     Ok(fs_err::write(root().join(DOCUMENT), document()?)?)
+}
+
+fn read(path: &Path) -> Result<Run> {
+    serde_json::from_slice(&fs_err::read(path)?).with_context(|| format!("{} is not understood", path.display()))
 }
 
 /// The document with the tables as the runs say.
@@ -68,10 +113,7 @@ fn runs() -> Result<Vec<Run>> {
         return Ok(runs);
     }
     for entry in fs_err::read_dir(folder)? {
-        let path = entry?.path();
-        let run: Run = serde_json::from_slice(&fs_err::read(&path)?)
-            .with_context(|| format!("{} is not understood", path.display()))?;
-        runs.push(run);
+        runs.push(read(&entry?.path())?);
     }
     runs.sort_by_key(|run| numbers(&run.release));
     Ok(runs)
@@ -88,17 +130,20 @@ fn tables(runs: &[Run]) -> String {
     let each = |cell: &dyn Fn(&Run) -> String| runs.iter().map(cell).collect::<Vec<_>>();
     row("Linux", each(&|run| format!("`{}`", run.release)));
     row("---", each(&|_| "---".to_owned()));
-    row("tests asked for", each(&|run| format!("`{}`", run.filters.join(" "))));
-    row("passed", each(&|run| run.passed.to_string()));
-    row("skipped", each(&|run| run.skipped.len().to_string()));
-    row("failed", each(&|run| run.failed.len().to_string()));
-    for (feature, _) in runs.last().map(|run| run.features.as_slice()).unwrap_or_default() {
+    let mut names: Vec<&String> = runs.iter().flat_map(|run| run.modules.keys()).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        row(&format!("`{name}`"), each(&|run| run.modules.get(name).map_or("not run".to_owned(), Module::cell)));
+    }
+    for (feature, _) in runs.iter().rev().find(|run| !run.features.is_empty()).map_or(&[][..], |run| &run.features) {
         let has = |run: &Run| run.features.iter().find(|(name, _)| name == feature).map(|(_, answer)| answer.clone());
         row(feature, each(&|run| has(run).unwrap_or_else(|| "not asked".to_owned())));
     }
     for run in runs {
-        let reasons = run.skipped.iter().map(|(name, reason)| format!("- `{name}` skipped: {reason}"));
-        let failures = run.failed.iter().map(|name| format!("- `{name}` failed"));
+        let all = || run.modules.values();
+        let reasons = all().flat_map(|m| &m.skipped).map(|(name, reason)| format!("- `{name}` skipped: {reason}"));
+        let failures = all().flat_map(|m| &m.failed).map(|name| format!("- `{name}` failed"));
         let lines: Vec<String> = reasons.chain(failures).collect();
         if !lines.is_empty() {
             writeln!(text, "\nOn {}:\n\n{}", run.release, lines.join("\n")).expect("a String takes everything");

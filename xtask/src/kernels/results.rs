@@ -1,9 +1,15 @@
 //! What the test harness printed, taken apart.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::kernel::{Kernel, store};
 
 /// How each test of a run ended.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Results {
     /// Tests that ran and held.
     pub(super) passed: Vec<String>,
@@ -15,9 +21,46 @@ pub(super) struct Results {
     pub(super) features: Vec<(String, String)>,
     /// Whether the harness came to its end.
     pub(super) complete: bool,
+    /// How long it took, on the host's clock, with the machine's start.
+    pub(super) seconds: u64,
 }
 
 impl Results {
+    /// Whether all tests ran, and none failed.
+    pub(super) fn good(&self) -> bool {
+        self.complete && self.failed.is_empty() && self.passed.len() + self.skipped.len() > 0
+    }
+
+    /// The tests that were skipped and those that failed, with what they said.
+    pub(super) fn told(&self) -> String {
+        let skipped = self.skipped.iter().map(|(name, reason)| format!("skipped {name}: {reason}\n"));
+        let failed = self.failed.iter().map(|(name, printed)| format!("FAILED {name}\n{printed}\n"));
+        skipped.chain(failed).collect()
+    }
+
+    /// In a line.
+    pub(super) fn summary(&self) -> String {
+        let (passed, skipped, failed) = (self.passed.len(), self.skipped.len(), self.failed.len());
+        let end = if self.complete { "" } else { ", did not come to their end" };
+        format!("{passed} passed, {skipped} skipped, {failed} failed in {} s{end}", self.seconds)
+    }
+
+    /// Keeps them, for a run that goes on where this one stops.
+    pub(super) fn keep(&self, kernel: &Kernel, shard: &str) -> Result<()> {
+        let file = file(kernel, shard);
+        fs_err::create_dir_all(file.parent().unwrap_or(&file))?;
+        Ok(fs_err::write(file, serde_json::to_vec(self)?)?)
+    }
+
+    /// What was kept, if all went well and the tests have not been built anew since.
+    pub(super) fn kept(kernel: &Kernel, shard: &str, tests: &Path) -> Option<Self> {
+        let file = file(kernel, shard);
+        let time = |path: &Path| fs_err::metadata(path).and_then(|data| data.modified()).ok();
+        let fresh = time(&file)? > time(tests)?;
+        let results: Self = serde_json::from_slice(&fs_err::read(&file).ok()?).ok()?;
+        (fresh && results.good()).then_some(results)
+    }
+
     /// Reads the output of a run with `--show-output`.
     pub(super) fn read(output: &str) -> Self {
         let mut results = Self::default();
@@ -49,6 +92,10 @@ impl Results {
         results.passed.retain(|name| !results.skipped.contains_key(name));
         results
     }
+}
+
+fn file(kernel: &Kernel, shard: &str) -> PathBuf {
+    store().join(&kernel.release).join("results").join(format!("{}.json", shard.replace("::", "-")))
 }
 
 #[cfg(test)]

@@ -42,13 +42,13 @@ pub(super) struct Ended {
 }
 
 impl Machine {
-    /// Boots a kernel on an initial file system, which has a `/job` for `/init` to run, and waits for its end.
-    pub(super) fn run(&self, kernel: &Kernel, files: &[u8], directory: &Path) -> Result<Ended> {
+    /// Boots a kernel on an initial file system of these archives, which has a `/job` for `/init` to run, and waits for its end.
+    pub(super) fn run(&self, kernel: &Kernel, archives: &[&[u8]], directory: &Path) -> Result<Ended> {
         fs_err::create_dir_all(directory)?;
         let (console, log) = (directory.join("console.log"), directory.join("output.log"));
         let initrd = directory.join("initrd");
         // The kernel unpacks archives one after the other.
-        fs_err::write(&initrd, [files, &fs_err::read(kernel.modules())?].concat())?;
+        fs_err::write(&initrd, [&archives.concat(), &fs_err::read(kernel.modules())?[..]].concat())?;
         let accelerator = if self.virtual_time { "tcg" } else { "tcg,thread=multi" };
         let limit = self.limit.as_secs().to_string();
         let mut command = cmd("timeout", ["--kill-after=5", &limit, "qemu-system-x86_64", "-accel", accelerator])
