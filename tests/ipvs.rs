@@ -2,12 +2,15 @@
 
 mod damage;
 mod hostile;
+mod live;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kpx::capture::{Captured, Item, Node, NodeOptions};
-use kpx::inspect::ipvs::{Flags, Ipvs, IpvsState, Stats, VirtualService, decode, parse_connections, read_node};
+use kpx::inspect::ipvs::{
+    Connection, Flags, Ipvs, IpvsState, Stats, VirtualService, decode, parse_connections, read_node,
+};
 use kpx::model::Exposure;
 
 use crate::cli::environment::{Run, run};
@@ -103,24 +106,34 @@ fn the_messages_tell_what_ipvsadm_prints() {
     }
 }
 
+/// Connections in order: protocol, state, client, what it asked for, who serves.
+fn connections_by_kpx(connections: &[Connection]) -> Vec<String> {
+    let line = |c: &Connection| format!("{} {} {} {} {}", c.protocol, c.state, c.client, c.virtual_address, c.server);
+    let mut lines: Vec<String> = connections.iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+/// The same of what `ipvsadm -Lnc` printed, which has the time left as well.
+fn connections_by_tool(text: &str) -> Vec<String> {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        [&words[..1], &words[2..]].concat().join(" ")
+    };
+    let mut lines: Vec<String> = text.lines().skip(2).map(line).collect();
+    lines.sort();
+    lines
+}
+
 #[test]
 fn connections_are_those_ipvsadm_prints() {
     let Some(small) = small() else { return };
     for world in WORLDS {
         let path = small.join(world);
         let connections = parse_connections(&fs_err::read(path.join("proc-net-ip_vs_conn.txt")).expect("recorded"));
-        let mut ours: Vec<String> = connections
-            .iter()
-            .map(|c| format!("{} {} {} {} {}", c.protocol, c.state, c.client, c.virtual_address, c.server))
-            .collect();
+        let ours = connections_by_kpx(&connections);
         let text = fs_err::read_to_string(path.join("ipvsadm-Lnc.txt")).expect("recorded");
-        let line = |line: &str| {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            [&words[..1], &words[2..]].concat().join(" ")
-        };
-        let mut theirs: Vec<String> = text.lines().skip(2).map(line).collect();
-        ours.sort();
-        theirs.sort();
+        let theirs = connections_by_tool(&text);
         assert!(!ours.is_empty(), "{world}");
         // The lists are not of one moment: connections close and go.
         let gone = theirs.iter().filter(|line| !ours.contains(line)).count();

@@ -125,9 +125,11 @@ fn name(row: &Row<'_>) -> Cell {
     }
 }
 
+/// As `ipvsadm -L` calls them.
 fn flags(service: &VirtualService) -> String {
-    let mut flags = Vec::new();
+    let mut flags: Vec<String> = service.scheduler_flags().map(str::to_owned).collect();
     flags.extend(service.affinity().map(|seconds| format!("persistent {seconds}")));
+    flags.extend(service.clients_mask().map(|mask| format!("mask {mask}")));
     if service.flags.has(ipvs::Flags::ONE_PACKET) {
         flags.push("ops".to_owned());
     }

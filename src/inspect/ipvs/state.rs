@@ -1,7 +1,7 @@
 //! IPVS as the kernel tells it: virtual services, their servers, what was counted.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::Serialize;
 
@@ -57,6 +57,8 @@ impl Flags {
     pub const PERSISTENT: u32 = 0x1;
     /// UDP: each datagram is a connection of its own.
     pub const ONE_PACKET: u32 = 0x4;
+    /// What the scheduler takes three bits for.
+    const SCHEDULER: [u32; 3] = [0x8, 0x10, 0x20];
 
     /// Whether all of `bits` are set.
     pub const fn has(self, bits: u32) -> bool {
@@ -100,7 +102,7 @@ pub struct VirtualService {
     pub flags: Flags,
     /// How long a client keeps its server after its last connection, seconds; only with [`Flags::PERSISTENT`].
     pub persistence: u32,
-    /// Clients that count as one: prefix length of IPv6, network mask of IPv4.
+    /// Clients that count as one: prefix length of IPv6, network mask of IPv4 in network byte order.
     pub netmask: u32,
     /// Counters.
     pub stats: Stats,
@@ -112,6 +114,31 @@ impl VirtualService {
     /// Seconds of persistence; `None` without.
     pub const fn affinity(&self) -> Option<u32> {
         if self.flags.has(Flags::PERSISTENT) { Some(self.persistence) } else { None }
+    }
+
+    /// What the scheduler's own flags mean, as ipvsadm calls them.
+    pub fn scheduler_flags(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let names = match self.scheduler.as_str() {
+            "sh" => ["sh-fallback", "sh-port", "flag-3"],
+            "mh" => ["mh-fallback", "mh-port", "flag-3"],
+            _ => ["flag-1", "flag-2", "flag-3"],
+        };
+        let flags = self.flags;
+        Flags::SCHEDULER.into_iter().zip(names).filter(move |(bit, _)| flags.has(*bit)).map(|(_, name)| name)
+    }
+
+    /// Which clients count as one, where those are more than one address: a network mask of IPv4, a prefix length of IPv6.
+    pub fn clients_mask(&self) -> Option<String> {
+        self.affinity()?;
+        let family = match self.key {
+            Virtual::Address(address, _) => Family::of(address.ip()),
+            Virtual::Mark(family, _) => family,
+        };
+        match (family, self.netmask) {
+            (Family::V4, u32::MAX) | (Family::V6, 128) => None,
+            (Family::V4, mask) => Some(Ipv4Addr::from(mask.to_ne_bytes()).to_string()),
+            (Family::V6, length) => Some(length.to_string()),
+        }
     }
 
     /// Address and port; `None` for a mark.
