@@ -105,7 +105,7 @@ fn by_tool(node: &Netns) -> Rows {
 fn by_screen(screen: &str) -> Rows {
     let (mut rows, mut service) = (Rows::new(), String::new());
     for line in screen.lines().skip(1) {
-        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let words: Vec<&str> = line.split_ascii_whitespace().filter(|word| *word != "<none>").collect();
         if let [">", server, rest @ ..] = words.as_slice() {
             rows.insert(format!("{service} > {server}"), rest.iter().map(ToString::to_string).collect());
             continue;
