@@ -66,7 +66,7 @@ pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
 }
 
 fn tables(run: &Run) -> Result<String> {
-    let mut text = String::new();
+    let mut text = "![connect() to the last Service, by number of Services](benchmarks/connect.svg)\n\n".to_owned();
     writeln!(
         text,
         "Linux {}, load average at the end {}. Medians; in brackets against the direct connection.",
