@@ -133,7 +133,7 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
         }
         println!("  {:<16} set up in {:.2} s", subject.name(), start.elapsed().as_secs_f64());
         let cgroup = kpx.as_ref().filter(|_| subject == Subject::Kpx).map(|kpx| kpx.paths.cgroup.as_path());
-        let (inside, outside) = (world.worker(world.node(), cgroup)?, world.worker(world.far(), None)?);
+        let (inside, outside) = (World::worker(&world.node(), cgroup)?, World::worker(&world.far(), None)?);
         running.push((subject, world, inside, outside));
     }
     let mut found: BTreeMap<String, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
@@ -206,7 +206,7 @@ impl Kpx {
     fn new(world: &World, table: &ServiceTable) -> io::Result<Self> {
         let (paths, mount) = world.ground()?;
         let served = Served::of(table).table;
-        let made = world.inside(world.node(), || -> Result<_, kpx::dataplane::DataplaneError> {
+        let made = World::inside(&world.node(), || -> Result<_, kpx::dataplane::DataplaneError> {
             let mut dataplane = Dataplane::install(&paths, &Capacity::for_table(&served))?;
             let start = Instant::now();
             dataplane.fill(&served)?;
@@ -232,7 +232,7 @@ impl Kpx {
         node_port: SocketAddr,
     ) -> io::Result<Value> {
         let dataplane = self.dataplane.as_mut().ok_or_else(|| io::Error::other("it is there until the end"))?;
-        let maps = world.inside(world.node(), || bpf::maps(&self.paths.pins)).map_err(io::Error::other)?;
+        let maps = World::inside(&world.node(), || bpf::maps(&self.paths.pins)).map_err(io::Error::other)?;
         // What grows with Services; room for flows is the same for any number of them.
         let growing =
             ["kpx_index", "kpx_frontends", "kpx_slots", "kpx_backends", "kpx_stats", "kpx_addresses", "kpx_sources"];
@@ -258,7 +258,7 @@ impl Kpx {
         for ((name, id), (count, time)) in after {
             let (earlier, spent) = before.get(&(name.clone(), id)).copied().unwrap_or_default();
             if count - earlier >= 5000 {
-                packets.insert(name, (time - spent).as_nanos() as f64 / (count - earlier) as f64);
+                packets.insert(name, time.saturating_sub(spent).as_nanos() as f64 / (count - earlier) as f64);
             }
         }
         let mut times = changes(dataplane, table)?;

@@ -1,5 +1,7 @@
 //! A process that measures when told to: one line in, one line of numbers out.
 
+#![expect(clippy::disallowed_types, reason = "the processes of a benchmark live as long as it, and are talked to")]
+
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

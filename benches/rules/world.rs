@@ -1,5 +1,7 @@
 //! A node and its far side, in network namespaces joined by a wire.
 
+#![expect(clippy::disallowed_types, reason = "the processes of a benchmark live as long as it, and are talked to")]
+
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,11 +44,11 @@ impl World {
         run(&format!("-n {far} route add 10.96.0.0/12 via 192.168.50.11"))?;
         // One server answers for all pods.
         run(&format!("-n {far} route add local 10.128.0.0/10 dev lo"))?;
-        world.inside(node, || -> io::Result<()> {
+        Self::inside(&node, || -> io::Result<()> {
             fs_err::write("/proc/sys/net/ipv4/ip_forward", "1")?;
             fs_err::write("/proc/sys/net/ipv4/ip_local_port_range", "10000 60999")
         })?;
-        let mut server = world.worker(world.far(), None)?;
+        let mut server = Self::worker(&world.far(), None)?;
         server.ask(&format!("serve {PORT}"))?;
         world.server = Some(server);
         Ok(world)
@@ -61,7 +63,7 @@ impl World {
     }
 
     /// A process in a namespace, and in a cgroup.
-    pub(super) fn worker(&self, space: String, cgroup: Option<&Path>) -> io::Result<Worker> {
+    pub(super) fn worker(space: &str, cgroup: Option<&Path>) -> io::Result<Worker> {
         let this = std::env::current_exe()?;
         let procs = cgroup.map_or_else(|| PathBuf::from("/dev/null"), |path| path.join("cgroup.procs"));
         // `ip netns exec` would take the cgroups' mounts away.
@@ -72,9 +74,9 @@ impl World {
     }
 
     /// Does something on a thread in a namespace.
-    pub(super) fn inside<T: Send>(&self, space: String, work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn inside<T: Send>(space: &str, work: impl FnOnce() -> T + Send) -> T {
         let thread = || {
-            netns::enter(&space).expect("the namespace can be entered");
+            netns::enter(space).expect("the namespace can be entered");
             work()
         };
         std::thread::scope(|scope| scope.spawn(thread).join().expect("the work does not panic"))
@@ -82,7 +84,7 @@ impl World {
 
     pub(super) fn load_iptables(&self, variant: Variant, text: &[u8]) -> io::Result<()> {
         let rules = [Rules { family: Family::V4, variant, text: text.to_vec() }];
-        self.inside(self.node(), || load_rules(&rules)).map_err(io::Error::other)
+        Self::inside(&self.node(), || load_rules(&rules)).map_err(io::Error::other)
     }
 
     pub(super) fn load_nftables(&self, text: &[u8]) -> io::Result<()> {

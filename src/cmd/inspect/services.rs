@@ -329,7 +329,7 @@ mod tests {
         }
         "#);
         let envelope: Vec<&str> = document.as_object().expect("an object").keys().map(String::as_str).collect();
-        assert_eq!(envelope, ["apiVersion", "kind", "source", "read_from", "node", "notices", "items"]);
+        assert_eq!(envelope, ["apiVersion", "kind", "total", "source", "read_from", "node", "notices", "items"]);
     }
 
     #[test]
