@@ -447,7 +447,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__agent)
-            opts="-o -q -v -h --proxy-config --health-address --metrics-address --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --proxy-config --health-address --metrics-address --paths --devices --xdp --xdp-devices --proc-sys --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +462,26 @@ _kpx() {
                     return 0
                     ;;
                 --metrics-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --paths)
+                    COMPREPLY=($(compgen -W "sockets packets" -- "${cur}"))
+                    return 0
+                    ;;
+                --devices)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --xdp)
+                    COMPREPLY=($(compgen -W "off generic native auto" -- "${cur}"))
+                    return 0
+                    ;;
+                --xdp-devices)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proc-sys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

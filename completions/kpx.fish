@@ -254,10 +254,10 @@ complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l via -d 'Whose table to read [default: kernel; Cilium\'s where only its maps are pinned]' -r -f -a "kernel\t'The kernel\'s connection tracking'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l via -d 'Whose table to read [default: kpx\'s where its packet path is attached; Cilium\'s where only its maps are pinned; else the kernel\'s, and always with --from, --by or --names]' -r -f -a "kernel\t'The kernel\'s connection tracking'
 ebpf\t'kpx\'s own pinned BPF maps'
 cilium\t'Cilium\'s pinned BPF maps'"
-complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l by -d 'Count the kernel\'s entries by this' -r -f -a "service\t'Frontend of a Service'
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l by -d 'Count the kernel\'s entries by this [default: service]' -r -f -a "service\t'Frontend of a Service'
 backend\t'Backend of a Service'
 state\t'Protocol and state'
 nat\t'What is translated, and by whom'"
@@ -740,6 +740,15 @@ complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -s h -l help -d 'Print
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proxy-config -d 'kube-proxy\'s configuration: a KubeProxyConfiguration, or the folder where its ConfigMap is mounted' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l health-address -d 'Where to answer /healthz and /livez' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l metrics-address -d 'Where to answer /metrics and /proxyMode' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l paths -d 'What to serve by: the node\'s and the pods\' sockets, packets on network devices. Packets are those of clients outside, of pods whose sockets are not in --cgroup, and of SCTP' -r -f -a "sockets\t'Hooks at sockets: connections are made to backends, and nothing is left to do per packet'
+packets\t'Programs on network devices'"
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l devices -d 'Network devices to serve packets on, by names with * and ?, after ! those not meant [default: all but lo and those that carry no packets of clients, such as dummy]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l xdp -d 'Let network drivers forward packets of flows that are known, to backends on other nodes. Such packets meet no filter' -r -f -a "off\t'None'
+generic\t'Before the stack, for any driver; no faster than none'
+native\t'In the driver; a device whose driver cannot is told of'
+auto\t'In the driver, where it can'"
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l xdp-devices -d 'Devices for --xdp, by names as for --devices [default: hardware]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proc-sys -d 'Where the node\'s sysctls are, if /proc/sys cannot be written' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l interval -d 'How often to look after what is attached, and repair it' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'

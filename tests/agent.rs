@@ -3,7 +3,12 @@
 mod answers;
 mod api;
 mod cleaning;
+mod devices;
+mod duties;
 mod following;
 mod manifests;
 mod repair;
 mod rig;
+mod rules;
+mod serving;
+mod streams;

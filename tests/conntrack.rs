@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use kpx::inspect::conntrack::{Census, Entry, Form, Nat, Translator, read_recorded};
 use kpx::model::ServiceTable;
 
+use crate::cli::schema::conforms;
 use crate::support;
 
 fn entries(bytes: &[u8]) -> (Vec<Entry>, Form) {
@@ -87,6 +88,7 @@ fn entries_are_counted_by_service() {
         .out
     };
     let document: serde_json::Value = serde_json::from_str(&screen("service")).expect("JSON");
+    conforms(&document);
     // `grep -c dst=10.96.0.10.*dport=53` and the like in nf_conntrack.txt.
     let flows = |service: &str, ip: &str| {
         let items = document["items"].as_array().expect("a list");
@@ -109,6 +111,7 @@ fn entries_are_counted_by_service() {
     assert_eq!(document["max"], 262_144);
     for by in ["backend", "state", "nat"] {
         let document: serde_json::Value = serde_json::from_str(&screen(by)).expect("JSON");
+        conforms(&document);
         assert!(document["items"].as_array().is_some_and(|items| items.len() > 2), "{by}");
     }
 }
@@ -127,6 +130,7 @@ fn udp_flows_to_backends_that_are_gone_are_named() {
     let args =
         ["inspect", "conntrack", "--from", &from, "--services-from", &api, "--node-name", "node-a", "-o", "json"];
     let document: serde_json::Value = serde_json::from_str(&crate::cli::environment::run(&args).out).expect("JSON");
+    conforms(&document);
     assert_eq!(document["stuck_udp_flows"], 1);
     let stuck = &document["stuck_udp"][0];
     assert_eq!((&stuck["service"], &stuck["backend"]), (&"kube-system/kube-dns".into(), &"10.244.9.9:53".into()));

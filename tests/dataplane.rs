@@ -11,7 +11,7 @@ mod live;
 mod modes;
 mod neighbours;
 mod object;
-mod packets;
+pub(crate) mod packets;
 pub(crate) mod server;
 mod sockets;
 mod worlds;

@@ -14,6 +14,7 @@ use kpx::inspect::ipvs::{
 use kpx::model::Exposure;
 
 use crate::cli::environment::{Run, run};
+use crate::cli::schema::conforms;
 use crate::support;
 
 /// Recorded nodes in IPVS mode.
@@ -199,6 +200,7 @@ fn the_screen_names_services() {
     assert!(dns.contains("kube-system/kube-dns:dns") && dns.contains("> 10.244.1.12:53"), "{dns}");
     assert!(dns.contains("time-outs: TCP 900 s, after FIN 120 s, UDP 300 s"), "{dns}");
     let all: serde_json::Value = serde_json::from_str(&screen(&["-o", "json"])).expect("JSON");
+    conforms(&all);
     let items = all["items"].as_array().expect("a list");
     assert_eq!(items.len(), 248);
     assert!(items.iter().all(|item| item["service"].is_string() && item["kube_proxy"] == true));

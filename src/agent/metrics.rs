@@ -54,6 +54,14 @@ pub(super) struct Metrics {
     pub(super) objects: Family<Label, Gauge>,
     /// Frontends served, and those left to the kernel's rules.
     pub(super) frontends: Family<Label, Gauge>,
+    /// Entries of flows of the packet path that were over.
+    pub(super) flows_forgotten: Counter,
+    /// Time that one look through the flows of the packet path took.
+    pub(super) flows_time: Histogram,
+    /// Devices that the packet path is on.
+    pub(super) devices: Gauge,
+    /// 1 while kube-proxy's rules stand.
+    pub(super) rules_stand: Gauge,
     /// Entries in use of each map that has a limit.
     pub(super) map_entries: Family<Label, Gauge>,
     /// Entries that each map has room for.
@@ -95,6 +103,10 @@ impl Metrics {
             conditions: Family::default(),
             objects: Family::default(),
             frontends: Family::default(),
+            flows_forgotten: Counter::default(),
+            flows_time: coarse(),
+            devices: Gauge::default(),
+            rules_stand: Gauge::default(),
             map_entries: Family::default(),
             map_size: Family::default(),
             packets: Family::default(),
@@ -135,6 +147,10 @@ impl Metrics {
         add("condition", "1 where something is wrong, by kind", &self.conditions);
         add("objects", "API objects known, by kind", &self.objects);
         add("frontends", "Frontends, by who serves them", &self.frontends);
+        add("flows_forgotten", "Entries of flows of the packet path that were over", &self.flows_forgotten);
+        add("flows_look_seconds", "Time one look through the flows of the packet path took", &self.flows_time);
+        add("devices", "Network devices that the packet path is on", &self.devices);
+        add("rules_stand", "1 while rules of kube-proxy stand on the node", &self.rules_stand);
         add("map_entries", "Entries in use, by map", &self.map_entries);
         add("map_size", "Entries there is room for, by map", &self.map_size);
         add("decisions", "What the programs have decided since they were loaded, by reason", &self.packets);

@@ -8,16 +8,21 @@ mod addresses;
 mod cleaner;
 mod cluster;
 mod conntrack;
+mod devices;
+mod flows;
 mod http;
 mod metrics;
 mod mirror;
 mod namespaces;
 mod node;
+mod notify;
 mod ports;
 mod servers;
 mod sockets;
 mod status;
+mod sysctl;
 mod table;
+mod wake;
 mod watch;
 mod work;
 mod writer;
@@ -37,7 +42,8 @@ use servers::HealthChecks;
 use status::Shared;
 use work::{Task, Worker};
 
-pub use writer::Sizes;
+pub use devices::Devices;
+pub use writer::{Attach, Sizes, Xdp};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -52,6 +58,10 @@ pub struct Options {
     pub config: ProxyConfig,
     /// Sizes of maps, where the computed ones are not wanted; they count when maps are made.
     pub sizes: Sizes,
+    /// What to attach.
+    pub attach: Attach,
+    /// Where the sysctls are: `/proc/sys`, unless that cannot be written.
+    pub proc_sys: PathBuf,
     /// How often to look after what is attached.
     pub interval: Duration,
     /// Where to answer `/healthz` and `/livez`.
@@ -102,6 +112,8 @@ async fn serve(options: Options) -> Result<(), AgentError> {
     let (checks, wanted_checks) = tokio::sync::watch::channel(HealthChecks::default());
     let (ended, end_of_worker) = tokio::sync::oneshot::channel::<()>();
     let cleaner = cleaner::start(options.paths.pins.clone(), Arc::clone(&shared))?;
+    flows::start(options.paths.clone(), options.proc_sys.clone(), Arc::clone(&shared))?;
+    wake::start(tasks.clone())?;
     let worker = Worker::new(options.clone(), Arc::clone(&shared), checks, cleaner);
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let _ended = ended;
@@ -116,6 +128,7 @@ async fn serve(options: Options) -> Result<(), AgentError> {
         () = servers::metrics(options.metrics, Arc::clone(&shared)) => Ok(()),
         () = servers::health_checks(wanted_checks, shared) => Err(AgentError::Worker),
     };
+    notify::say("STOPPING=1");
     // It ends the write under way.
     let _ = tasks.send(Task::Stop);
     let joined = thread.join();

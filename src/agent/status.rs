@@ -24,7 +24,13 @@ pub(super) enum Condition {
     MapWrite,
     /// The programs cannot be attached, or what is attached is not ours.
     Attach,
-    /// Objects cannot be read, or have values that cannot be.
+    /// Network devices that the packet path cannot be attached to.
+    Devices,
+    /// Whether kube-proxy's rules stand is not known: they count as standing.
+    Rules,
+    /// Flows that are over cannot be forgotten.
+    Flows,
+    /// Objects cannot be read, or have values that cannot be or that mean nothing.
     Objects,
     /// Another kpx is changing the node.
     Locked,
@@ -41,6 +47,9 @@ impl Condition {
             Self::MapFull => "MapFull",
             Self::MapWrite => "MapWrite",
             Self::Attach => "Attach",
+            Self::Devices => "Devices",
+            Self::Rules => "Rules",
+            Self::Flows => "Flows",
             Self::Objects => "Objects",
             Self::Locked => "Locked",
             Self::Node => "Node",

@@ -30,6 +30,8 @@ pub(super) struct LiveTable {
     checked: BTreeMap<u16, BTreeSet<ServiceName>>,
     /// Services left as they were, since one of their objects has a value that cannot be.
     faults: BTreeMap<ServiceName, String>,
+    /// What is to be known of Services that are served.
+    remarks: BTreeMap<ServiceName, Vec<String>>,
 }
 
 impl LiveTable {
@@ -56,14 +58,18 @@ impl LiveTable {
         touched
     }
 
-    fn lift_one(&self, name: &ServiceName, cluster: &Cluster, place: &Place) -> Result<Option<LiftedService>, String> {
+    fn lift_one(
+        &mut self,
+        name: &ServiceName,
+        cluster: &Cluster,
+        place: &Place,
+    ) -> Result<Option<LiftedService>, String> {
+        self.remarks.remove(name);
         let Some(service) = cluster.service(name) else { return Ok(None) };
         let mut notices: Vec<Notice> = Vec::new();
         let lifted = lift_service(service, cluster.slices(name), place, &mut notices).map_err(|e| e.to_string())?;
-        if !self.services.contains_key(name) {
-            for notice in &notices {
-                tracing::warn!("{notice}");
-            }
+        if !notices.is_empty() {
+            self.remarks.insert(name.clone(), notices.iter().map(ToString::to_string).collect());
         }
         Ok(lifted)
     }
@@ -141,6 +147,11 @@ impl LiveTable {
     /// Services left as they were, with the reason.
     pub(super) const fn faults(&self) -> &BTreeMap<ServiceName, String> {
         &self.faults
+    }
+
+    /// What is to be known of Services that are served.
+    pub(super) fn remarks(&self) -> impl Iterator<Item = &String> {
+        self.remarks.values().flatten()
     }
 }
 

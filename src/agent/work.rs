@@ -10,18 +10,19 @@ use k8s_openapi::api::core::v1::Node;
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::watch;
 
-use super::Options;
-use super::addresses;
 use super::cluster::{Cluster, Event, Touched};
 use super::metrics::{label, seconds, set, unix_now};
 use super::node;
 use super::servers::HealthChecks;
 use super::status::{Condition, HealthCheck, Shared};
+use super::sysctl::Outcome;
 use super::table::LiveTable;
-use super::writer::{Repairs, Stance, Writer, Written};
+use super::writer::{Repairs, Stance, Wanted, Writer, Written};
+use super::{Options, addresses, flows, notify, sysctl};
 use crate::dataplane::Attachment;
 use crate::error::with_causes;
 use crate::inspect::kube::{LiftedPort, LiftedService, Place, place};
+use crate::inspect::standing::standing;
 use crate::model::{BackendState, Family, NodePortScope, Policy};
 
 /// The taint by which the cluster autoscaler announces that a node goes.
@@ -29,6 +30,14 @@ const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
 /// How long to wait before trying again what could not be done.
 const AGAIN: Duration = Duration::from_millis(250);
+
+/// How long news of devices is gathered, and how far apart two looks are at least: a device comes with a dozen messages, and
+/// pods come in crowds.
+const SETTLE: Duration = Duration::from_millis(100);
+const APART: Duration = Duration::from_secs(1);
+
+/// How often it is found out whether kube-proxy's rules stand.
+const RULES: Duration = Duration::from_secs(10);
 
 /// Most events taken in before the maps are written: a storm becomes few writes, and no write waits for its end.
 const AT_ONCE: usize = 20_000;
@@ -38,6 +47,8 @@ const AT_ONCE: usize = 20_000;
 pub(super) enum Task {
     /// The API server told something, at this moment.
     Event(Event, Instant),
+    /// Devices or addresses have changed.
+    Look,
     /// Finish what is under way, and end.
     Stop,
 }
@@ -63,6 +74,12 @@ pub(super) struct Worker {
     filled: bool,
     /// Whether everything was attached once.
     attached: bool,
+    /// Which of kube-proxy's rules stood, when that was last found out; where it could not be, they do.
+    rules: Option<(Instant, bool)>,
+    /// On how many devices the packet path is.
+    devices: usize,
+    /// What systemd was told last.
+    told: Option<String>,
 }
 
 impl Worker {
@@ -88,12 +105,16 @@ impl Worker {
             again: None,
             filled: false,
             attached: false,
+            rules: None,
+            devices: 0,
+            told: None,
         }
     }
 
     /// Works until told to stop, or until nobody sends any more.
     pub(super) fn run(mut self, tasks: &Receiver<Task>) {
-        match self.writer.serves_already() {
+        self.set_sysctls();
+        match self.writer.serves_already(&self.options.attach) {
             Ok(true) => {
                 tracing::info!("what an earlier kpx pinned serves; it is changed when all objects are known");
                 self.shared.serving();
@@ -102,10 +123,12 @@ impl Worker {
             Err(error) => self.shared.condition(Condition::Attach, Some(with_causes(&error))),
         }
         let mut look = Instant::now();
+        let mut next_at_least = look;
         loop {
             if look <= Instant::now() {
                 self.look_after();
                 look = Instant::now() + self.options.interval;
+                next_at_least = Instant::now() + APART;
             }
             let until = self.again.unwrap_or(look).min(look);
             let first = match tasks.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -116,6 +139,7 @@ impl Worker {
             for task in first.into_iter().chain(tasks.try_iter().take(AT_ONCE)) {
                 match task {
                     Task::Event(event, when) => self.take_in(event, when),
+                    Task::Look => look = look.min((Instant::now() + SETTLE).max(next_at_least)),
                     Task::Stop => return,
                 }
             }
@@ -170,6 +194,7 @@ impl Worker {
             self.shared.metrics.last_sync.set(unix_now());
         }
         self.shared.synced();
+        self.tell_systemd();
     }
 
     fn lift(&mut self, touched: Touched) {
@@ -233,12 +258,25 @@ impl Worker {
             let told = node::tell(dataplane, &self.table, &self.cluster, place);
             self.shared.condition(Condition::Node, told.err().map(|error| with_causes(&error)));
         }
-        match self.writer.attach(turn, self.stance) {
+        let rules_stand = self.rules_stand();
+        let Some(place) = &self.place else { return };
+        let wanted = Wanted {
+            stance: self.stance,
+            attach: &self.options.attach,
+            rules_stand,
+            udp_time: sysctl::conntrack(&self.options.proc_sys).udp_time(),
+            table: &self.table,
+            place,
+        };
+        match self.writer.attach(turn, &wanted) {
             Ok(repairs) => {
                 self.shared.condition(Condition::Attach, None);
+                let troubles = repairs.troubles.join("; ");
+                self.shared.condition(Condition::Devices, (!troubles.is_empty()).then_some(troubles));
+                self.devices = repairs.on;
                 self.tell_repairs(&repairs);
                 self.attached = true;
-                if self.writer.is_serving() {
+                if self.writer.is_serving(&self.options.attach) {
                     self.shared.serving();
                 }
             }
@@ -248,6 +286,70 @@ impl Worker {
 }
 
 impl Worker {
+    /// Sets what kube-proxy sets when it starts.
+    fn set_sysctls(&self) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for change in sysctl::apply(&self.options.proc_sys, &self.options.config, processors) {
+            match change.outcome {
+                Outcome::Set { .. } => tracing::info!("{change}"),
+                Outcome::Failed(_) => tracing::warn!("{change}"),
+            }
+        }
+        if self.options.attach.packets && sysctl::forwards(&self.options.proc_sys) == Some(false) {
+            tracing::warn!("net.ipv4.ip_forward is 0: clients reach no backend on another node, and no pod");
+        }
+    }
+
+    /// Whether any of kube-proxy's rules stand.
+    fn rules_stand(&mut self) -> bool {
+        if let Some((when, stand)) = self.rules
+            && when.elapsed() < RULES.min(self.options.interval)
+        {
+            return stand;
+        }
+        let stand = match standing() {
+            Ok(standing) => {
+                self.shared.condition(Condition::Rules, None);
+                let stand = !standing.is_empty();
+                if self.rules.is_none_or(|(_, before)| before != stand) {
+                    let list: Vec<String> = standing.iter().map(ToString::to_string).collect();
+                    if stand {
+                        tracing::info!("kube-proxy's rules stand: {}", list.join(", "));
+                    } else {
+                        tracing::info!(
+                            "kube-proxy has no rules here: whoever has no backend is refused by the programs"
+                        );
+                    }
+                }
+                stand
+            }
+            Err(error) => {
+                self.shared.condition(Condition::Rules, Some(with_causes(&error)));
+                true
+            }
+        };
+        set(&self.shared.metrics.rules_stand, i64::from(stand));
+        self.rules = Some((Instant::now(), stand));
+        stand
+    }
+
+    /// Ready is who serves, or has left that to a migration; then what there is to know, when it changes.
+    fn tell_systemd(&mut self) {
+        let ready = self.filled && (self.writer.is_serving(&self.options.attach) || self.stance == Stance::Migrating);
+        if self.told.is_none() && !ready {
+            return;
+        }
+        let (services, _) = self.cluster.sizes();
+        let conditions: Vec<&str> = self.shared.health().conditions.into_keys().collect();
+        let troubles =
+            if conditions.is_empty() { String::new() } else { format!("; troubles: {}", conditions.join(", ")) };
+        let status = format!("STATUS={services} Services, packet path on {} devices{troubles}", self.devices);
+        if self.told.as_ref() != Some(&status) {
+            notify::say(&format!("READY=1\n{status}"));
+            self.told = Some(status);
+        }
+    }
+
     /// What is done now and then.
     fn look_after(&mut self) {
         match self.writer.stance() {
@@ -269,6 +371,7 @@ impl Worker {
             self.attach(&turn);
         }
         self.measure();
+        self.tell_systemd();
     }
 
     /// What `/metrics` tells of the whole, which costs too much to count at each change.
@@ -298,6 +401,10 @@ impl Worker {
                 set(&metrics.packets.get_or_create(&label("reason", reason.name())), count);
             }
         }
+        if let Some(dataplane) = self.writer.dataplane() {
+            flows::tell(&self.shared, &dataplane.table_use());
+        }
+        set(&metrics.devices, self.devices);
     }
 
     /// What is put right at the first time was never otherwise.
@@ -309,8 +416,16 @@ impl Worker {
             tracing::warn!("{} was gone and is pinned again", path.display());
             repaired("pin");
         }
+        if !repairs.joined.is_empty() {
+            let names: Vec<&str> = repairs.joined.iter().map(|device| device.name.as_str()).collect();
+            tracing::info!("the packet path is attached to {}", names.join(", "));
+        }
         if !self.attached {
             return;
+        }
+        for (device, programs) in &repairs.devices {
+            tracing::warn!("{} had been detached from {}: attached again", programs.join(", "), device.name);
+            repaired("device");
         }
         if let Some(found) = &repairs.attached {
             let what = match found {
@@ -331,6 +446,7 @@ impl Worker {
         set(&self.shared.metrics.unreadable, unreadable.len());
         let mut lines: Vec<String> = unreadable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
         lines.extend(self.table.faults().values().cloned());
+        lines.extend(self.table.remarks().cloned());
         let frozen = self.cluster.without_endpoints_known();
         lines.extend(
             frozen.iter().map(|service| format!("Service {service} stays as it is: not all its endpoints are known")),

@@ -4,9 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::conntrack;
+use super::devices::{Devices, has_pods};
 use super::status::{Condition, Shared};
 use super::table::{Address, LiveTable};
-use crate::dataplane::{Attachment, Capacity, Dataplane, DataplaneError, Keeper, Mode, Paths, served};
+use crate::capture::netlink::{Netlink, NetlinkError};
+use crate::dataplane::{
+    Attachment, Capacity, Dataplane, DataplaneError, Keeper, Mode, NodeDevice, OnDevices, Paths, XdpMode, node_devices,
+    served,
+};
 use crate::error::with_causes;
 use crate::inspect::kube::Place;
 use crate::migrate::{Holder, Lock, Store, StoreError};
@@ -41,6 +47,61 @@ pub struct Sizes {
     pub slots: Option<u32>,
 }
 
+/// What is to be attached where.
+#[derive(Clone, Debug)]
+pub struct Attach {
+    /// The socket hooks, to the cgroup.
+    pub sockets: bool,
+    /// The packet path, to network devices.
+    pub packets: bool,
+    /// To which devices.
+    pub devices: Devices,
+    /// The short cut in drivers.
+    pub xdp: Xdp,
+    /// In the drivers of which devices.
+    pub xdp_devices: Devices,
+}
+
+/// Whether there is a short cut in drivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Xdp {
+    /// None
+    Off,
+    /// Before the stack, for any driver; no faster than none
+    Generic,
+    /// In the driver; a device whose driver cannot is told of
+    Native,
+    /// In the driver, where it can
+    Auto,
+}
+
+/// What attaching depends on.
+pub(super) struct Wanted<'a> {
+    /// Who decides.
+    pub(super) stance: Stance,
+    /// What the operator wants.
+    pub(super) attach: &'a Attach,
+    /// Which of kube-proxy's rules, if any, stand beside.
+    pub(super) rules_stand: bool,
+    /// How long conntrack remembers a flow of datagrams.
+    pub(super) udp_time: Duration,
+    /// What is served.
+    pub(super) table: &'a LiveTable,
+    /// How pods are recognised.
+    pub(super) place: &'a Place,
+}
+
+/// Why not everything could be attached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AttachError {
+    /// The kernel refuses, or what is there is not ours.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// Which flows the rules carry cannot be found out.
+    #[error("the flows of kube-proxy's rules are not known")]
+    Flows(#[source] NetlinkError),
+}
+
 /// Who decides what is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stance {
@@ -66,8 +127,16 @@ pub(super) enum Written {
 pub(super) struct Repairs {
     /// Pins that were gone.
     pub(super) pins: Vec<PathBuf>,
-    /// What was attached, where that was not all.
+    /// What was attached to the cgroup, where that was not all.
     pub(super) attached: Option<Attachment>,
+    /// Devices that had lost programs, with their names.
+    pub(super) devices: Vec<(NodeDevice, Vec<&'static str>)>,
+    /// Devices that had none before, which is no repair.
+    pub(super) joined: Vec<NodeDevice>,
+    /// Devices that the packet path is on.
+    pub(super) on: usize,
+    /// Devices that could not be attached to, and why.
+    pub(super) troubles: Vec<String>,
     /// The mode, where it was not to serve.
     pub(super) mode: Option<Mode>,
 }
@@ -98,9 +167,9 @@ impl Writer {
     }
 
     /// Whether an earlier kpx's dataplane serves.
-    pub(super) fn serves_already(&self) -> Result<bool, DataplaneError> {
+    pub(super) fn serves_already(&self, attach: &Attach) -> Result<bool, DataplaneError> {
         let Some(found) = Dataplane::adopt(&self.paths)? else { return Ok(false) };
-        Ok(found.mode()? == Mode::Active && found.attachment()? == Attachment::Attached)
+        serves(&found, attach)
     }
 
     /// Who decides what is attached.
@@ -199,7 +268,9 @@ impl Writer {
         if stance == Stance::Migrating {
             return Dataplane::adopt(&self.paths);
         }
-        let computed = Capacity::for_table(&table.table(place));
+        // Where rules stand, their flows need room. Where they cannot be counted, attaching will say so.
+        let carried = conntrack::carried(table).map_or(0, |carried| carried.len());
+        let computed = Capacity::for_table(&table.table(place)).with_flows(carried);
         let capacity = Capacity {
             frontends: self.sizes.frontends.unwrap_or(computed.frontends),
             backends: self.sizes.backends.unwrap_or(computed.backends),
@@ -210,34 +281,139 @@ impl Writer {
     }
 
     /// Attaches what is to be attached and lets it serve; what was pinned or attached before and is no longer, is so again.
-    pub(super) fn attach(&mut self, _turn: &Lock, stance: Stance) -> Result<Repairs, DataplaneError> {
+    ///
+    /// Beside standing rules nothing serves before the flows of datagrams that the rules carry are known: as in a migration,
+    /// the programs watch first, then those flows are listed, and only then do the programs serve.
+    pub(super) fn attach(&mut self, _turn: &Lock, wanted: &Wanted<'_>) -> Result<Repairs, AttachError> {
         let mut repairs = Repairs::default();
         let Some(dataplane) = &mut self.dataplane else { return Ok(repairs) };
         match &self.keeper {
             Some(keeper) => repairs.pins = keeper.restore(&self.paths)?,
             None => self.keeper = Some(Keeper::hold(&self.paths)?),
         }
-        let (attachment, mode) = (dataplane.attachment()?, dataplane.mode()?);
-        let wanted = match stance {
-            Stance::Alone => attachment != Attachment::Attached,
-            Stance::Migrating => matches!(attachment, Attachment::Partly(_)) && mode == Mode::Active,
-        };
-        if wanted {
-            dataplane.attach()?;
-            repairs.attached = Some(attachment);
-        }
-        if stance == Stance::Alone && mode != Mode::Active {
-            dataplane.set_mode(Mode::Active)?;
-            repairs.mode = Some(mode);
+        dataplane.set_rules_gone(!wanted.rules_stand)?;
+        dataplane.forget_yields()?;
+        match wanted.stance {
+            Stance::Alone => serve(dataplane, wanted, &mut repairs)?,
+            Stance::Migrating => keep(dataplane, wanted, &mut repairs)?,
         }
         Ok(repairs)
     }
 
     /// Whether Services are served now.
-    pub(super) fn is_serving(&self) -> bool {
-        let Some(dataplane) = &self.dataplane else { return false };
-        matches!((dataplane.mode(), dataplane.attachment()), (Ok(Mode::Active), Ok(Attachment::Attached)))
+    pub(super) fn is_serving(&self, attach: &Attach) -> bool {
+        self.dataplane.as_ref().is_some_and(|dataplane| serves(dataplane, attach).unwrap_or(false))
     }
+}
+
+fn serves(dataplane: &Dataplane, attach: &Attach) -> Result<bool, DataplaneError> {
+    Ok(dataplane.mode()? == Mode::Active
+        && (!attach.sockets || dataplane.attachment()? == Attachment::Attached)
+        && (!attach.packets || !dataplane.device_numbers()?.is_empty()))
+}
+
+/// Nobody else decides: all that is wanted is attached, and serves.
+fn serve(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -> Result<(), AttachError> {
+    let attach = wanted.attach;
+    let mode = dataplane.mode()?;
+    dataplane.set_yield_time(wanted.udp_time)?;
+    let watches_first = wanted.rules_stand && mode == Mode::Off;
+    if watches_first {
+        dataplane.set_mode(Mode::Shadow)?;
+    }
+    let attachment = dataplane.attachment()?;
+    if attach.sockets && attachment != Attachment::Attached {
+        dataplane.attach()?;
+        repairs.attached = Some(attachment);
+    } else if !attach.sockets && attachment != Attachment::Detached {
+        dataplane.detach()?;
+        tracing::warn!("the socket hooks are detached: --paths does not name them");
+    }
+    if attach.packets {
+        let before = dataplane.device_numbers()?;
+        if wanted.rules_stand && mode == Mode::Active {
+            let newcomer = |device: &NodeDevice| attach.devices.packets(device) && !before.contains(&device.index);
+            if node_devices()?.iter().any(newcomer) {
+                leave_to_rules(dataplane, wanted)?;
+            }
+        }
+        let on = dataplane.attach_devices(|d| attach.devices.packets(d), |d| has_pods(wanted.place, d))?;
+        note(on, |device| before.contains(&device.index), repairs);
+        short_cut(dataplane, attach, repairs)?;
+    } else if !dataplane.device_numbers()?.is_empty() {
+        dataplane.detach_devices()?;
+        tracing::warn!("the packet path is detached: --paths does not name it");
+    }
+    if wanted.rules_stand && mode != Mode::Active {
+        leave_to_rules(dataplane, wanted)?;
+    }
+    if mode != Mode::Active {
+        dataplane.set_mode(Mode::Active)?;
+        repairs.mode = Some(mode);
+    }
+    Ok(())
+}
+
+/// A migration decides: what it has attached stays attached, and nothing else is.
+fn keep(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -> Result<(), AttachError> {
+    let attachment = dataplane.attachment()?;
+    if matches!(attachment, Attachment::Partly(_)) && dataplane.mode()? == Mode::Active {
+        dataplane.attach()?;
+        repairs.attached = Some(attachment);
+    }
+    let before = dataplane.device_numbers()?;
+    if !before.is_empty() {
+        let on = dataplane.attach_devices(|d| before.contains(&d.index), |d| has_pods(wanted.place, d))?;
+        note(on, |_| true, repairs);
+    }
+    Ok(())
+}
+
+fn short_cut(dataplane: &mut Dataplane, attach: &Attach, repairs: &mut Repairs) -> Result<(), DataplaneError> {
+    let mode = match attach.xdp {
+        // With none wanted, one that an earlier agent has left goes.
+        Xdp::Off if !dataplane.has_short_cuts()? => return Ok(()),
+        Xdp::Off | Xdp::Native | Xdp::Auto => XdpMode::Native,
+        Xdp::Generic => XdpMode::Generic,
+    };
+    let on = dataplane.attach_xdp(|d| attach.xdp != Xdp::Off && attach.xdp_devices.short_cut(d), mode)?;
+    for (device, _) in on.new {
+        tracing::info!("the driver of {} runs the short cut", device.name);
+    }
+    for (device, error) in on.troubles {
+        if attach.xdp == Xdp::Auto {
+            tracing::debug!("no short cut: {}: {}", device.name, with_causes(&error));
+        } else {
+            repairs.troubles.push(with_causes(&error));
+        }
+    }
+    Ok(())
+}
+
+/// Sorts what attaching to devices has come to.
+fn note(on: OnDevices, had_them: impl Fn(&NodeDevice) -> bool, repairs: &mut Repairs) {
+    repairs.on = on.devices.len();
+    for (device, programs) in on.new {
+        if had_them(&device) {
+            repairs.devices.push((device, programs));
+        } else {
+            repairs.joined.push(device);
+        }
+    }
+    let netlink = Netlink::route().ok();
+    for (device, error) in on.troubles {
+        // Devices go while they are looked at, and that is no trouble.
+        if netlink.as_ref().is_none_or(|netlink| netlink.interface(device.index).is_some()) {
+            repairs.troubles.push(with_causes(&error));
+        }
+    }
+}
+
+fn leave_to_rules(dataplane: &mut Dataplane, wanted: &Wanted<'_>) -> Result<(), AttachError> {
+    let carried = conntrack::carried(wanted.table).map_err(AttachError::Flows)?;
+    let flows = dataplane.leave_to_rules(&carried, wanted.udp_time)?;
+    tracing::info!(flows, "kube-proxy's rules stand: their flows of datagrams stay theirs");
+    Ok(())
 }
 
 fn fill(dataplane: &mut Dataplane, table: &LiveTable, place: &Place, partial: bool) -> Result<(), DataplaneError> {

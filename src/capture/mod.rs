@@ -31,6 +31,7 @@ mod setup;
 mod snapshot;
 mod store;
 mod sysctl;
+mod xtables;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub use processes::Process;
 pub use recorded::Recorded;
 pub use setup::{Line, Setup};
 pub use snapshot::{SnapshotError, take};
+pub use xtables::legacy_table;
 
 use objects::Objects;
 

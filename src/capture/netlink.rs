@@ -3,8 +3,8 @@
 use std::io;
 
 use netlink_packet_core::NlasIterator;
-use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
+use netlink_sys::{Socket, SocketAddr};
 
 use super::kernel::Part;
 use crate::error::Hinted;
@@ -301,6 +301,34 @@ impl Netlink {
     /// Name of a network interface.
     pub fn interface(&self, index: u32) -> Option<String> {
         rustix::net::netdevice::index_to_name(&self.socket, index).ok()
+    }
+}
+
+/// Told when network devices, addresses or qdiscs change in the network namespace of the thread that began to listen.
+#[derive(Debug)]
+pub struct RouteNews {
+    socket: Socket,
+    buffer: Vec<u8>,
+}
+
+/// `RTMGRP_LINK`, `RTMGRP_TC`, `RTMGRP_IPV4_IFADDR`, `RTMGRP_IPV6_IFADDR` (linux/rtnetlink.h).
+const GROUPS: u32 = 0x1 | 0x8 | 0x10 | 0x100;
+
+impl RouteNews {
+    /// Begins to listen.
+    pub fn listen() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
+        socket.bind(&SocketAddr::new(0, GROUPS)).map_err(NetlinkError::Socket)?;
+        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Waits until something has changed. What, is for the listener to find out: news may be lost when much changes.
+    pub fn wait(&mut self) -> Result<(), NetlinkError> {
+        self.buffer.clear();
+        match self.socket.recv(&mut self.buffer, 0) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOBUFS) => Err(NetlinkError::Socket(error)),
+            _ => Ok(()),
+        }
     }
 }
 

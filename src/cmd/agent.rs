@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, migrate::duration};
-use crate::agent::{self, Options, Sizes};
+use crate::agent::{self, Attach, Devices, Options, Sizes, Xdp};
 use crate::dataplane::Paths;
 use crate::inspect::kube::{ConfigError, ConfigSources, KubeError, ProxyConfig, Text};
 use crate::ui::{Exit, Failure};
@@ -18,6 +18,9 @@ Examples:
   From outside the cluster, with other ports than a kube-proxy that still runs
     $ kpx agent -v --kubeconfig admin.conf --node-name node-a \\
         --health-address 0.0.0.0:11256 --metrics-address 127.0.0.1:11249
+
+  Leave some devices alone, and let drivers forward where they can
+    $ kpx agent -v --devices '!docker*,!virbr*' --xdp auto
 
 What is served goes on when the agent ends, and the next agent takes it up as it is. While a migration is open in
 --state-dir, the agent keeps the maps true and attached what is attached, and leaves all else to kpx migrate.";
@@ -35,12 +38,38 @@ pub struct Args {
     /// Where to answer /metrics and /proxyMode
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:10249")]
     metrics_address: SocketAddr,
+    /// What to serve by: the node's and the pods' sockets, packets on network devices. Packets are those of clients outside,
+    /// of pods whose sockets are not in --cgroup, and of SCTP
+    #[arg(long, value_name = "PATH,…", value_delimiter = ',', default_value = "sockets,packets")]
+    paths: Vec<ServeBy>,
+    /// Network devices to serve packets on, by names with * and ?, after ! those not meant [default: all but lo and those
+    /// that carry no packets of clients, such as dummy]
+    #[arg(long, value_name = "NAME,…", default_value = "", hide_default_value = true)]
+    devices: Devices,
+    /// Let network drivers forward packets of flows that are known, to backends on other nodes. Such packets meet no filter
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    xdp: Xdp,
+    /// Devices for --xdp, by names as for --devices [default: hardware]
+    #[arg(long, value_name = "NAME,…", default_value = "", hide_default_value = true)]
+    xdp_devices: Devices,
+    /// Where the node's sysctls are, if /proc/sys cannot be written
+    #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
+    proc_sys: PathBuf,
     /// How often to look after what is attached, and repair it
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     interval: Duration,
     /// Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots
     #[arg(long, value_name = "NAME=N", value_parser = map_size)]
     map_size: Vec<MapSize>,
+}
+
+/// A way to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ServeBy {
+    /// Hooks at sockets: connections are made to backends, and nothing is left to do per packet
+    Sockets,
+    /// Programs on network devices
+    Packets,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +120,14 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
         node_name,
         config,
         sizes,
+        attach: Attach {
+            sockets: args.paths.contains(&ServeBy::Sockets),
+            packets: args.paths.contains(&ServeBy::Packets),
+            devices: args.devices.clone(),
+            xdp: args.xdp,
+            xdp_devices: args.xdp_devices.clone(),
+        },
+        proc_sys: args.proc_sys.clone(),
         interval: args.interval,
         health: args.health_address,
         metrics: args.metrics_address,

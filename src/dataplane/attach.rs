@@ -49,8 +49,9 @@ fn pin(paths: &Paths, program: &str, index: u32) -> PathBuf {
     paths.links().join(format!("{program}-{index}"))
 }
 
-/// Attaches both programs to a device; what is attached stays.
-pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<(), DataplaneError> {
+/// Attaches both programs to a device; what is attached stays. Which of them were not attached.
+pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<Vec<&'static str>, DataplaneError> {
+    let mut new = Vec::new();
     for hook in &PACKET_HOOKS {
         let path = pin(paths, hook.program, device.index);
         if linked_to(&path)? == Some(device.index) {
@@ -70,21 +71,25 @@ pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<(), Dataplane
                 let link =
                     FdLink::try_from(link).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))))?;
                 link.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
+                new.push(hook.program);
             }
             Err(ProgramError::SyscallError(call)) if lacks_tcx(&call.io_error) => {
-                attach_filter(&mut program, hook, &device.name).map_err(failed)?;
+                if attach_filter(&mut program, hook, &device.name).map_err(failed)? {
+                    new.push(hook.program);
+                }
             }
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok(())
+    Ok(new)
 }
 
 /// Attaches the short cut to a device, which has the other programs already; if it is attached it stays, in the mode it has.
-pub(super) fn attach_short_cut(paths: &Paths, device: &NodeDevice, mode: XdpMode) -> Result<(), DataplaneError> {
+/// Whether it was not attached.
+pub(super) fn attach_short_cut(paths: &Paths, device: &NodeDevice, mode: XdpMode) -> Result<bool, DataplaneError> {
     let path = pin(paths, SHORT_CUT, device.index);
     if linked_to(&path)? == Some(device.index) {
-        return Ok(());
+        return Ok(false);
     }
     gone(fs_err::remove_file(&path))?;
     let failed = |source: ProgramError| DataplaneError::Device {
@@ -105,7 +110,7 @@ pub(super) fn attach_short_cut(paths: &Paths, device: &NodeDevice, mode: XdpMode
     let link = program.take_link(id).map_err(failed)?;
     let link = FdLink::try_from(link).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))))?;
     link.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
-    Ok(())
+    Ok(true)
 }
 
 /// Before Linux 6.6 the kernel does not know the attach type.
@@ -113,7 +118,8 @@ fn lacks_tcx(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
 }
 
-fn attach_filter(program: &mut SchedClassifier, hook: &PacketHook, device: &str) -> Result<(), ProgramError> {
+/// Whether the filter was not there.
+fn attach_filter(program: &mut SchedClassifier, hook: &PacketHook, device: &str) -> Result<bool, ProgramError> {
     match qdisc_add_clsact(device) {
         Err(error) if !exists(&error) => return Err(error.into()),
         _ => {}
@@ -121,8 +127,11 @@ fn attach_filter(program: &mut SchedClassifier, hook: &PacketHook, device: &str)
     let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
     match program.attach_with_options(device, hook.attach, TcAttachOptions::Netlink(options)) {
         // The filter is the kernel's now: the value that would take it away is let go of without doing so.
-        Ok(id) => program.take_link(id).map(std::mem::forget),
-        Err(ProgramError::TcError(error)) if exists(&error) => Ok(()),
+        Ok(id) => {
+            program.take_link(id).map(std::mem::forget)?;
+            Ok(true)
+        }
+        Err(ProgramError::TcError(error)) if exists(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -150,21 +159,28 @@ fn linked_to(path: &Path) -> Result<Option<u32>, DataplaneError> {
     }
 }
 
-/// The devices that have pinned links, gone or not.
-pub(super) fn pinned(paths: &Paths) -> Result<Vec<u32>, DataplaneError> {
+/// Names of pinned links.
+fn links(paths: &Paths) -> Result<Vec<String>, DataplaneError> {
     let entries = match fs_err::read_dir(paths.links()) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error.into()),
     };
-    let mut found: Vec<u32> = entries
-        .iter()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let mut programs = PACKET_HOOKS.iter().map(|hook| hook.program).chain([SHORT_CUT]);
-            programs.find_map(|program| name.strip_prefix(program)?.strip_prefix('-')?.parse().ok())
-        })
-        .collect();
+    Ok(entries.iter().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
+
+/// Whether there are pinned links of the short cut.
+pub(super) fn has_short_cuts(paths: &Paths) -> Result<bool, DataplaneError> {
+    Ok(links(paths)?.iter().any(|name| name.starts_with(SHORT_CUT)))
+}
+
+/// The devices that have pinned links, gone or not.
+pub(super) fn pinned(paths: &Paths) -> Result<Vec<u32>, DataplaneError> {
+    let of = |name: &String| {
+        let mut programs = PACKET_HOOKS.iter().map(|hook| hook.program).chain([SHORT_CUT]);
+        programs.find_map(|program| name.strip_prefix(program)?.strip_prefix('-')?.parse().ok())
+    };
+    let mut found: Vec<u32> = links(paths)?.iter().filter_map(of).collect();
     found.sort_unstable();
     found.dedup();
     Ok(found)
@@ -230,15 +246,23 @@ mod tests {
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             command::output("ip", ["link", "add", "port", "type", "veth", "peer", "name", "peer"], None).unwrap();
             load::load_and_pin(&paths, &Capacity::default()).unwrap();
-            for _ in 0..2 {
-                for hook in &PACKET_HOOKS {
+            let attach = || {
+                PACKET_HOOKS.each_ref().map(|hook| {
                     let program = SchedClassifier::from_pin(paths.programs().join(hook.program));
-                    attach_filter(&mut program.unwrap(), hook, "port").unwrap();
+                    attach_filter(&mut program.unwrap(), hook, "port").unwrap()
+                })
+            };
+            let once = || {
+                for filters in shown() {
+                    assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
                 }
-            }
-            for filters in shown() {
-                assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
-            }
+            };
+            assert_eq!([attach(), attach()], [[true; 2], [false; 2]]);
+            once();
+            // Whoever takes the qdisc away takes the filters along.
+            command::output("tc", ["qdisc", "del", "dev", "port", "clsact"], None).unwrap();
+            assert_eq!([attach(), attach()], [[true; 2], [false; 2]]);
+            once();
             for _ in 0..2 {
                 detach(&paths, 1, Some("port")).unwrap();
                 assert_eq!(shown(), ["", ""]);

@@ -15,6 +15,8 @@ pub struct NodeDevice {
     pub index: u32,
     /// Its name.
     pub name: String,
+    /// What the kernel calls its kind, such as `veth` or `vxlan`; none for hardware.
+    pub kind: Option<String>,
     /// The bridge or bond that it is a port of.
     pub master: Option<String>,
     /// Its Ethernet address, if it has such.
@@ -30,8 +32,14 @@ struct LinkJson {
     link_type: String,
     address: Option<String>,
     master: Option<String>,
+    linkinfo: Option<KindJson>,
     #[serde(default)]
     addr_info: Vec<AddressJson>,
+}
+
+#[derive(Deserialize)]
+struct KindJson {
+    info_kind: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,8 +55,8 @@ struct AddressJson {
 }
 
 /// The devices of this network namespace, but for the loopback device.
-pub(super) fn read() -> Result<Vec<NodeDevice>, DataplaneError> {
-    let listed = command::output("ip", ["-j", "addr"], None)?;
+pub fn read() -> Result<Vec<NodeDevice>, DataplaneError> {
+    let listed = command::output("ip", ["-j", "-d", "addr"], None)?;
     Ok(parse(&listed)?)
 }
 
@@ -59,6 +67,7 @@ fn parse(json: &[u8]) -> Result<Vec<NodeDevice>, serde_json::Error> {
         index: link.ifindex,
         mac: (link.link_type == "ether").then(|| link.address.as_deref().and_then(mac)).flatten(),
         name: link.ifname,
+        kind: link.linkinfo.and_then(|info| info.info_kind),
         master: link.master,
         addresses: link
             .addr_info
@@ -125,13 +134,15 @@ mod tests {
                       {"family":"inet6","local":"fe80::1","prefixlen":64,"scope":"link"}]},
         {"ifindex":3,"ifname":"wg0","link_type":"none",
          "addr_info":[{"family":"inet6","local":"fd00::3","prefixlen":64,"scope":"global"}]},
-        {"ifindex":4,"ifname":"br0","link_type":"ether","address":"02:00:00:00:00:0b","addr_info":[]}
+        {"ifindex":4,"ifname":"br0","link_type":"ether","address":"02:00:00:00:00:0b","addr_info":[],
+         "linkinfo":{"info_kind":"bridge","info_data":{"forward_delay":1500}}}
     ]"#;
 
     #[test]
     fn devices_are_described_with_the_addresses_that_masquerade_takes() {
         let devices = parse(LISTED.as_bytes()).unwrap();
         assert_eq!(devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["eth0", "wg0", "br0"]);
+        assert_eq!(devices.iter().map(|d| d.kind.as_deref()).collect::<Vec<_>>(), [None, None, Some("bridge")]);
         let all = described(&devices, |_| true, |device| device.name == "wg0");
         let v4 = kpx_abi::packet::mapped([192, 0, 2, 8]);
         let v6 = "fd00::3".parse::<std::net::Ipv6Addr>().unwrap().octets();

@@ -162,7 +162,7 @@ pub enum DataplaneError {
     #[error("cannot list the network devices")]
     Devices(#[from] CommandError),
     /// What `ip` lists is not understood.
-    #[error("`ip -j addr` prints what is not understood")]
+    #[error("`ip -j -d addr` prints what is not understood")]
     DeviceList(#[from] serde_json::Error),
     /// The operation needs a dataplane, and there is none.
     #[error("no dataplane is installed in {}", pins.display())]

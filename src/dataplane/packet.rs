@@ -1,8 +1,8 @@
-//! The packet path as a whole: on which devices it is, which source ports it uses, which flows it forgets.
+//! The packet path as a whole: on which devices it is, which source ports it uses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use kpx_abi::{PortRange, Timeouts, expired, map_name};
+use kpx_abi::{PortRange, map_name};
 
 use super::attach::XdpMode;
 use super::devices::{NodeDevice, described, read};
@@ -10,7 +10,31 @@ use super::error::DataplaneError;
 use super::maps::{Maps, failed};
 use super::pins::Paths;
 use super::{Dataplane, attach};
-use crate::inspect::bpf::sys;
+
+/// Where programs of the packet path are, after they were attached.
+#[derive(Debug, Default)]
+pub struct OnDevices {
+    /// The devices that have them.
+    pub devices: Vec<NodeDevice>,
+    /// Those of them that lacked programs, with the programs' names.
+    pub new: Vec<(NodeDevice, Vec<&'static str>)>,
+    /// Why other devices do not have them: one that cannot does not keep the rest from it.
+    pub troubles: Vec<(NodeDevice, DataplaneError)>,
+}
+
+impl OnDevices {
+    fn add(&mut self, device: &NodeDevice, attached: Result<Vec<&'static str>, DataplaneError>) {
+        match attached {
+            Ok(new) => {
+                if !new.is_empty() {
+                    self.new.push((device.clone(), new));
+                }
+                self.devices.push(device.clone());
+            }
+            Err(error) => self.troubles.push((device.clone(), error)),
+        }
+    }
+}
 
 impl Dataplane {
     /// Attaches the packet path to these of the devices of this network namespace, all but the loopback device, and detaches
@@ -21,23 +45,24 @@ impl Dataplane {
         &mut self,
         wanted: impl Fn(&NodeDevice) -> bool,
         pods: impl Fn(&NodeDevice) -> bool,
-    ) -> Result<Vec<NodeDevice>, DataplaneError> {
+    ) -> Result<OnDevices, DataplaneError> {
         let all = read()?;
         let chosen: Vec<&NodeDevice> = all.iter().filter(|device| wanted(device)).collect();
         let described: BTreeMap<u32, _> = described(&all, &wanted, pods).into_iter().collect();
         let now: BTreeMap<u32, _> = self.described()?;
+        let mut found = OnDevices::default();
         for device in &chosen {
             let described = described[&device.index];
             if now.get(&device.index) != Some(&described) {
                 self.maps.devices.put(&device.index, &described).map_err(failed("write", map_name::DEVICES))?;
             }
-            attach::attach(&self.paths, device)?;
+            found.add(device, attach::attach(&self.paths, device));
         }
         let stays: BTreeSet<u32> = chosen.iter().map(|device| device.index).collect();
         for index in known(&self.paths, &self.maps)?.difference(&stays) {
             self.leave(*index, &all)?;
         }
-        Ok(chosen.into_iter().cloned().collect())
+        Ok(found)
     }
 
     /// Attaches the short cut to the drivers of these of the devices that have the packet path, and detaches it from
@@ -47,15 +72,17 @@ impl Dataplane {
         &mut self,
         wanted: impl Fn(&NodeDevice) -> bool,
         mode: XdpMode,
-    ) -> Result<Vec<NodeDevice>, DataplaneError> {
+    ) -> Result<OnDevices, DataplaneError> {
         let (chosen, rest): (Vec<_>, Vec<_>) = self.devices()?.into_iter().partition(wanted);
+        let mut found = OnDevices::default();
         for device in &chosen {
-            attach::attach_short_cut(&self.paths, device, mode)?;
+            let attached = attach::attach_short_cut(&self.paths, device, mode);
+            found.add(device, attached.map(|new| if new { vec![attach::SHORT_CUT] } else { Vec::new() }));
         }
         for device in &rest {
             attach::detach_short_cut(&self.paths, device.index)?;
         }
-        Ok(chosen)
+        Ok(found)
     }
 
     /// Detaches the packet path from all devices. Twice is no error.
@@ -67,26 +94,20 @@ impl Dataplane {
         Ok(())
     }
 
+    /// Whether a driver runs the short cut, as far as its pins tell.
+    pub fn has_short_cuts(&self) -> Result<bool, DataplaneError> {
+        attach::has_short_cuts(&self.paths)
+    }
+
+    /// The numbers of the devices that the packet path is attached to, or was: one may have gone since.
+    pub fn device_numbers(&self) -> Result<BTreeSet<u32>, DataplaneError> {
+        known(&self.paths, &self.maps)
+    }
+
     /// The devices that the packet path is attached to.
     pub fn devices(&self) -> Result<Vec<NodeDevice>, DataplaneError> {
         let known = known(&self.paths, &self.maps)?;
         Ok(read()?.into_iter().filter(|device| known.contains(&device.index)).collect())
-    }
-
-    /// Forgets flows of the packet path that are over; how many entries that were.
-    pub fn forget_flows(&mut self, timeouts: &Timeouts) -> Result<usize, DataplaneError> {
-        let flows = &self.maps.flows;
-        let entries: HashMap<_, _> = flows.dump().map_err(failed("read", map_name::CONNTRACK))?.into_iter().collect();
-        let over = expired(&entries, timeouts, sys::monotonic_ns());
-        let mut forgotten = 0;
-        for key in &over {
-            // What has been used since it was read lives on.
-            let now = flows.get(key).map_err(failed("read", map_name::CONNTRACK))?;
-            if now.is_some_and(|flow| flow.last_ns == entries[key].last_ns) {
-                forgotten += usize::from(flows.delete(key).map_err(failed("delete from", map_name::CONNTRACK))?);
-            }
-        }
-        Ok(forgotten)
     }
 
     fn described(&self) -> Result<BTreeMap<u32, kpx_abi::Device>, DataplaneError> {

@@ -13,4 +13,5 @@ pub mod nftables;
 pub mod recent;
 pub mod remembered;
 pub mod sockets;
+pub mod standing;
 pub mod sysctl;

@@ -193,3 +193,23 @@ fn objects_that_cannot_be_read_stay_as_they_were_and_are_named() {
         rig.until("nothing is wrong", || health("/healthz").is_some_and(|(_, body)| body["conditions"] == json!({})));
     });
 }
+
+#[test]
+fn an_annotation_that_means_nothing_is_named_and_its_service_served() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground);
+        with_web(&rig);
+        let mut odd = service("odd", "10.96.0.14", 80, "TCP");
+        odd["metadata"]["annotations"] = json!({ "kpx.dev/backend-selection": "magic" });
+        rig.api.put(odd);
+        rig.api.put(slice("odd", "odd-1", 8080, "TCP", &["127.0.0.4"]));
+        let _agent = rig.start();
+        rig.until_healthy();
+        assert_eq!(rig.backends(), addresses(&["127.0.0.1:8080", "127.0.0.4:8080"]));
+        let told = || health("/healthz").expect("an answer").1["conditions"]["Objects"].to_string();
+        assert!(told().contains("Service ns/odd") && told().contains("magic"), "{}", told());
+        assert!(rig.log().contains("kpx.dev/backend-selection"));
+        rig.api.put(service("odd", "10.96.0.14", 80, "TCP"));
+        rig.until("nothing is wrong", || health("/healthz").is_some_and(|(_, body)| body["conditions"] == json!({})));
+    });
+}

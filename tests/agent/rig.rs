@@ -2,10 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use kpx::capture::command;
+use kpx::dataplane::Paths;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -17,10 +19,11 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An API server and the place for an agent.
 pub(crate) struct Rig<'a> {
-    pub(crate) ground: &'a Ground,
+    paths: &'a Paths,
     pub(crate) api: Api,
     folder: tempfile::TempDir,
     flags: &'static str,
+    interval: &'static str,
 }
 
 /// A running agent; killed with this value.
@@ -32,6 +35,11 @@ impl<'a> Rig<'a> {
     /// An API server that knows the node and nothing else.
     pub(crate) fn new(ground: &'a Ground) -> Self {
         ground.route_frontends();
+        Self::at(&ground.paths)
+    }
+
+    /// The same in the network namespace of this thread as it is.
+    pub(crate) fn at(paths: &'a Paths) -> Self {
         let api = Api::start();
         api.put(node());
         let folder = tempfile::tempdir().expect("a folder");
@@ -43,7 +51,7 @@ impl<'a> Rig<'a> {
              contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
         );
         fs_err::write(folder.path().join("kubeconfig"), kubeconfig).expect("written");
-        Self { ground, api, folder, flags: "" }
+        Self { paths, api, folder, flags: "", interval: "500ms" }
     }
 
     /// The same with more words on the agent's command line.
@@ -51,15 +59,26 @@ impl<'a> Rig<'a> {
         Self { flags, ..self }
     }
 
+    /// The same with an agent that looks after the node by itself only so often.
+    pub(crate) fn looking_every(self, interval: &'static str) -> Self {
+        Self { interval, ..self }
+    }
+
+    /// Where the agent's locks, journals and the socket of `--notify` are.
+    pub(crate) fn state(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Starts the agent.
     pub(crate) fn start(&self) -> Running {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
-        let (kubeconfig, state, log) = (at("kubeconfig"), at("state"), at("log"));
-        let (bpffs, cgroup) = (self.ground.paths.pins.display(), self.ground.paths.cgroup.display());
+        let (kubeconfig, state, log, notify) = (at("kubeconfig"), at("state"), at("log"), at("notify"));
+        let (bpffs, cgroup) = (self.paths.pins.display(), self.paths.cgroup.display());
         let line = format!(
-            "exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name node-a \
-             --kubeconfig {kubeconfig} agent --interval 500ms {} 2>>{log}",
+            "NOTIFY_SOCKET={notify} exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name node-a \
+             --kubeconfig {kubeconfig} agent --interval {} {} 2>>{log}",
             env!("CARGO_BIN_EXE_kpx"),
+            self.interval,
             self.flags,
         );
         Running { child: command::start("sh", ["-c", &line]).expect("the agent starts") }
@@ -105,7 +124,7 @@ impl<'a> Rig<'a> {
 
     /// What bpftool dumps of a map; nothing where there is none.
     pub(crate) fn dump(&self, map: &str) -> Vec<Value> {
-        let pin = self.ground.paths.pins.join("maps").join(map);
+        let pin = self.paths.pins.join("maps").join(map);
         let Ok(output) = command::output("bpftool", ["-j", "map", "dump", "pinned", &pin.to_string_lossy()], None)
         else {
             return Vec::new();
@@ -134,6 +153,11 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What `/metrics` says.
+pub(crate) fn metrics() -> String {
+    ask("127.0.0.1:10249", "/metrics").map(|answer| answer.2).unwrap_or_default()
 }
 
 /// Asks this node; status, headers and body.

@@ -276,6 +276,20 @@ fn a_missing_health_check_port_is_noticed() {
 }
 
 #[test]
+fn a_way_of_choosing_backends_that_nobody_knows_is_noticed_and_not_used() {
+    let of = |annotation: &str| {
+        let mut s = service(json!({}));
+        s["metadata"]["annotations"] = json!({ "kpx.dev/backend-selection": annotation });
+        World::new(vec![s], two()).state()
+    };
+    let state = of("magic");
+    let noticed = Notice::UnknownSelection { service: "shop/cart".to_owned(), value: "magic".to_owned() };
+    assert_eq!(state.notices, [noticed]);
+    assert_eq!(only(&state, Exposure::ClusterIp).selection, None);
+    assert_eq!(of("maglev").notices, []);
+}
+
+#[test]
 fn no_backends_here_or_anywhere() {
     let far = || vec![slice("cart-1", &[("10.244.2.9", "node-b")])];
     let verdict = |spec: Value, slices: Vec<Value>| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
-use kpx_abi::{Backend, Frontend, FrontendKey, List, SourceKey};
+use kpx_abi::{Backend, BackendState, Frontend, FrontendKey, List, SourceKey};
 
 use super::draft::Op;
 use super::wanted::{Endpoint, ip};
@@ -98,6 +98,11 @@ impl Image {
     /// The entries that the index names rightly.
     pub(in crate::dataplane) fn entries(&self) -> impl Iterator<Item = &Frontend> {
         self.index.keys().filter_map(|key| self.current(key)).map(|(_, frontend)| frontend)
+    }
+
+    /// How many backends serve.
+    pub(in crate::dataplane) fn active_backends(&self) -> usize {
+        self.backends.iter().filter(|backend| backend.state == BackendState::Active as u8).count()
     }
 
     /// Address and port of a backend that serves this service.

@@ -514,12 +514,37 @@ impl<K: Pod + Default + PartialEq, V: Pod + Default> Table<K, V> {
 
     /// All elements, in the kernel's order: in a few calls where it has batches (Linux 5.6), else one by one.
     pub(crate) fn dump(&self) -> io::Result<Vec<(K, V)>> {
-        if self.batches.get() {
-            match self.dump_batches() {
-                Err(error) if unsupported(&error) => self.batches.set(false),
-                result => return result,
+        let mut found: Vec<(K, V)> = Vec::new();
+        self.walk(|page| {
+            found.extend(page);
+            io::Result::Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Hands all elements on, some thousands at a time; all at once where the kernel has no batches. What is handed on may
+    /// be deleted meanwhile.
+    pub(crate) fn walk<E: From<io::Error>>(&self, mut each: impl FnMut(Vec<(K, V)>) -> Result<(), E>) -> Result<(), E> {
+        // A hash hands out whole buckets, so the room must not be too small for one.
+        let mut room = 4096.min(self.max_entries as usize).max(64);
+        let mut position: Option<[u8; 64]> = None;
+        while self.batches.get() {
+            match self.batch(&mut room, position.as_ref()) {
+                Ok((page, next)) => {
+                    each(page)?;
+                    if next.is_none() {
+                        return Ok(());
+                    }
+                    position = next;
+                }
+                Err(error) if position.is_none() && unsupported(&error) => self.batches.set(false),
+                Err(error) => return Err(error.into()),
             }
         }
+        each(self.one_by_one()?)
+    }
+
+    fn one_by_one(&self) -> io::Result<Vec<(K, V)>> {
         let mut found: Vec<(K, V)> = Vec::new();
         let mut next = K::default();
         loop {
@@ -543,22 +568,20 @@ impl<K: Pod + Default + PartialEq, V: Pod + Default> Table<K, V> {
         }
     }
 
-    fn dump_batches(&self) -> io::Result<Vec<(K, V)>> {
-        // A hash hands out whole buckets, so the room must not be too small for one.
-        let mut room = 4096.min(self.max_entries as usize).max(64);
-        let mut found = Vec::new();
-        let mut position: Option<[u8; 64]> = None;
+    /// The elements after this position of the walk, and the next position; none at the end.
+    #[expect(clippy::type_complexity, reason = "elements and a position")]
+    fn batch(&self, room: &mut usize, position: Option<&[u8; 64]>) -> io::Result<(Vec<(K, V)>, Option<[u8; 64]>)> {
         assert!(size_of::<K>() <= 64, "a position of the walk is a key or a number");
         loop {
-            let mut keys = vec![K::default(); room];
-            let mut values = vec![V::default(); room];
+            let mut keys = vec![K::default(); *room];
+            let mut values = vec![V::default(); *room];
             let mut after = [0_u8; 64];
             let mut attr = BatchAttr {
-                in_batch: position.as_ref().map_or(0, address),
+                in_batch: position.map_or(0, address),
                 out_batch: address_mut(&mut after),
                 keys: address_mut(keys.as_mut_slice()),
                 values: address_mut(values.as_mut_slice()),
-                count: u32::try_from(room).map_err(io::Error::other)?,
+                count: u32::try_from(*room).map_err(io::Error::other)?,
                 map_fd: raw(self.fd.as_fd()),
                 ..BatchAttr::default()
             };
@@ -568,16 +591,13 @@ impl<K: Pod + Default + PartialEq, V: Pod + Default> Table<K, V> {
                 Ok(_) => false,
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
-                    room *= 2;
+                    *room *= 2;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            found.extend(keys.into_iter().zip(values).take(attr.count as usize));
-            if end {
-                return Ok(found);
-            }
-            position = Some(after);
+            let page = keys.into_iter().zip(values).take(attr.count as usize).collect();
+            return Ok((page, (!end).then_some(after)));
         }
     }
 }

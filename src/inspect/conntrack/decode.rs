@@ -12,7 +12,7 @@ const NEW: u8 = 0;
 /// Length of `nfgenmsg`.
 pub(super) const NETFILTER_HEADER: usize = 4;
 
-const TUPLE_ORIG: u16 = 1;
+pub(super) const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
@@ -20,8 +20,8 @@ const TIMEOUT: u16 = 7;
 const MARK: u16 = 8;
 const COUNTERS_ORIG: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
-const ID: u16 = 12;
-const ZONE: u16 = 18;
+pub(super) const ID: u16 = 12;
+pub(super) const ZONE: u16 = 18;
 
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;

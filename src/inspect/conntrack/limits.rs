@@ -67,6 +67,11 @@ impl Limits {
         self.get("buckets")
     }
 
+    /// A time-out in seconds, by the name after `net.netfilter.nf_conntrack_`.
+    pub fn timeout(&self, name: &str) -> Option<u64> {
+        self.get(name)
+    }
+
     /// How long after its last datagram a UDP flow is kept: the longer of its two time-outs, or the kernel's default where
     /// neither is known.
     pub fn udp_time(&self) -> Duration {

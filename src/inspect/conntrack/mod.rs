@@ -14,6 +14,6 @@ pub use census::{BackendCount, Carried, Census, ServiceCount, StateCount, StuckF
 pub use decode::{decode, replay};
 pub use entry::{Counters, Entry, Nat, Status, Translator, Tuple};
 pub use limits::{Limits, Setting};
-pub use read::{ConntrackError, Form, read_node, read_recorded};
+pub use read::{ConntrackError, Form, deletion, read_node, read_recorded, walk};
 pub use stats::{Cpu, Stats};
 pub use text::{parse, parse_line};

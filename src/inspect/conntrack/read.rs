@@ -1,14 +1,18 @@
 //! From a node: live by netlink, recorded from whichever form is there.
 
-use super::decode::{SUBSYSTEM, decode, replay};
+use super::decode::{ID, NETFILTER_HEADER, SUBSYSTEM, TUPLE_ORIG, ZONE, decode, replay};
 use super::entry::Entry;
 use super::text::parse;
-use crate::capture::netlink::{Netlink, NetlinkError, Request};
+use crate::capture::netlink::{Netlink, NetlinkError, Request, attributes};
 use crate::capture::{CaptureError, Captured, Item, Node};
 use crate::error::Hinted;
 
 /// `IPCTNL_MSG_CT_GET`.
 const GET: u8 = 1;
+/// `IPCTNL_MSG_CT_DELETE`.
+const DELETE: u8 = 2;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 0x8000;
 
 /// How the entries came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,13 +60,7 @@ pub fn read_node(node: &Node, mut each: impl FnMut(&Entry)) -> Result<Form, Conn
     if node.is_live() {
         let failed = |source| ConntrackError::Netlink { place: "the kernel".to_owned(), source };
         if let Some(mut netlink) = Netlink::conntrack().map_err(failed)? {
-            // Family 0 is every family.
-            let dumped = netlink.dump(&Request::netfilter(SUBSYSTEM, GET, 0), |kind, body| {
-                if let Some(entry) = decode(kind, body) {
-                    each(&entry);
-                }
-            });
-            return dumped.map(|()| Form::Netlink).map_err(failed);
+            return walk(&mut netlink, |entry, _| each(entry)).map(|()| Form::Netlink).map_err(failed);
         }
     }
     match node.read(Item::Conntrack).map_err(ConntrackError::Capture)? {
@@ -71,6 +69,30 @@ pub fn read_node(node: &Node, mut each: impl FnMut(&Entry)) -> Result<Form, Conn
         }
         Captured::Absent { reason } => Err(ConntrackError::NotCaptured { reason }),
     }
+}
+
+/// Hands every entry of this network namespace's table to `each`, one at a time, with the message it came in.
+pub fn walk(netlink: &mut Netlink, mut each: impl FnMut(&Entry, &[u8])) -> Result<(), NetlinkError> {
+    // Family 0 is every family.
+    netlink.dump(&Request::netfilter(SUBSYSTEM, GET, 0), |kind, body| {
+        if let Some(entry) = decode(kind, body) {
+            each(&entry, body);
+        }
+    })
+}
+
+/// The request that deletes the entry of a message, and no later one of the same addresses; `None` if it is no entry.
+pub fn deletion(body: &[u8]) -> Option<Request> {
+    let family = *body.first()?;
+    let attributes: Vec<_> = attributes(body.get(NETFILTER_HEADER..)?).collect();
+    let of = |wanted: u16| attributes.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let mut request = Request::netfilter(SUBSYSTEM, DELETE, family).with(NESTED | TUPLE_ORIG, of(TUPLE_ORIG)?);
+    for kind in [ID, ZONE] {
+        if let Some(value) = of(kind) {
+            request = request.with(kind, value);
+        }
+    }
+    Some(request)
 }
 
 /// The entries in the bytes of [`Item::Conntrack`], of either form.

@@ -133,7 +133,7 @@ fn lift_with(
     place: &Place,
     notices: &mut Vec<Notice>,
 ) -> Result<Option<LiftedService>, FieldFault> {
-    let Some(proxied) = Proxied::of(service, place)? else { return Ok(None) };
+    let Some(proxied) = Proxied::of(service, place, notices)? else { return Ok(None) };
     if proxied.needs_health_check && proxied.health_check.is_none() {
         notices.push(Notice::NoHealthCheckPort { service: proxied.name.to_string() });
     }
@@ -179,7 +179,7 @@ struct Proxied<'a> {
 
 impl<'a> Proxied<'a> {
     /// `None` for Services kube-proxy leaves alone: headless, ExternalName, or with an ignore label.
-    fn of(service: &'a Service, place: &Place) -> Result<Option<Self>, FieldFault> {
+    fn of(service: &'a Service, place: &Place, notices: &mut Vec<Notice>) -> Result<Option<Self>, FieldFault> {
         let Some(spec) = &service.spec else { return Ok(None) };
         let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
         let headless = matches!(spec.cluster_ip.as_deref(), None | Some("" | "None"));
@@ -269,9 +269,12 @@ impl<'a> Proxied<'a> {
             None => None,
             Some("random") => Some(BackendSelection::Random),
             Some("maglev") => Some(BackendSelection::Maglev),
-            Some(_) => {
-                let field = format!("metadata.annotations[{SELECTION}]");
-                return Err(FieldFault::service(service, field, "neither random nor maglev"));
+            Some(word) => {
+                // kpx's own: what nobody has checked when it was written is no reason not to serve.
+                let (namespace, name) = names(&service.metadata);
+                notices
+                    .push(Notice::UnknownSelection { service: format!("{namespace}/{name}"), value: word.to_owned() });
+                None
             }
         };
         let follows_hints = place.semantics.follows_hints(

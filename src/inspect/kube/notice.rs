@@ -64,6 +64,14 @@ pub enum Notice {
         /// `namespace/name`.
         service: String,
     },
+    /// The annotation `kpx.dev/backend-selection` of a Service has a value that nothing knows: backends are chosen as where
+    /// there is none.
+    UnknownSelection {
+        /// `namespace/name`.
+        service: String,
+        /// The value.
+        value: String,
+    },
 }
 
 impl fmt::Display for Notice {
@@ -110,6 +118,11 @@ impl fmt::Display for Notice {
             Self::NoHealthCheckPort { service } => {
                 write!(f, "Service {service} needs a healthCheckNodePort and has none: no health check is served")
             }
+            Self::UnknownSelection { service, value } => write!(
+                f,
+                "Service {service} has the annotation kpx.dev/backend-selection: {value:?}, neither random nor maglev: its \
+                 backends are chosen as without it"
+            ),
         }
     }
 }

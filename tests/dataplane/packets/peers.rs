@@ -10,20 +10,20 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 /// How long anything may take before it counts as lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long something may take that is expected not to come.
-pub(super) const SILENCE: Duration = Duration::from_millis(700);
+pub(crate) const SILENCE: Duration = Duration::from_millis(700);
 const TICK: Duration = Duration::from_millis(20);
 
 /// A server for TCP and UDP on one port; ends with this value.
-pub(super) struct Server {
+pub(crate) struct Server {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Server {
     /// Starts it in the network namespace of this thread.
-    pub(super) fn start(name: &str, at: &str) -> Self {
+    pub(crate) fn start(name: &str, at: &str) -> Self {
         let at: SocketAddr = at.parse().expect("an address with a port");
         let stop = Arc::new(AtomicBool::new(false));
         let listener = TcpListener::bind(at).expect("the port is free");
@@ -90,23 +90,23 @@ fn answer(socket: &UdpSocket, name: &str, stop: &AtomicBool) {
 }
 
 /// Bytes that differ from place to place.
-pub(super) fn bytes(count: usize) -> Vec<u8> {
+pub(crate) fn bytes(count: usize) -> Vec<u8> {
     (0..count).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
 
 /// A TCP connection to a server.
-pub(super) struct Talk {
+pub(crate) struct Talk {
     stream: TcpStream,
 }
 
 impl Talk {
     /// Connects; the server's name and the client's address as it sees it.
-    pub(super) fn to(at: &str) -> io::Result<(Self, String)> {
+    pub(crate) fn to(at: &str) -> io::Result<(Self, String)> {
         Self::over(TcpStream::connect_timeout(&at.parse().expect("an address with a port"), PATIENCE)?)
     }
 
     /// The same over a connection that there is.
-    pub(super) fn over(stream: TcpStream) -> io::Result<(Self, String)> {
+    pub(crate) fn over(stream: TcpStream) -> io::Result<(Self, String)> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut talk = Self { stream };
         let mut line = Vec::new();
@@ -121,12 +121,12 @@ impl Talk {
     }
 
     /// Ends the connection by a reset.
-    pub(super) fn abort(self) {
+    pub(crate) fn abort(self) {
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket can be told so");
     }
 
     /// Sends bytes and compares what comes back.
-    pub(super) fn echo(&mut self, count: usize) {
+    pub(crate) fn echo(&mut self, count: usize) {
         let sent = bytes(count);
         let mut writer = self.stream.try_clone().expect("a socket has a second handle");
         let returned = std::thread::scope(|scope| {
@@ -140,7 +140,7 @@ impl Talk {
 }
 
 /// A TCP connection's answer: who answered, and whom it saw.
-pub(super) fn tcp(at: &str) -> io::Result<String> {
+pub(crate) fn tcp(at: &str) -> io::Result<String> {
     let (mut talk, line) = Talk::to(at)?;
     talk.echo(4000);
     Ok(line)
@@ -166,7 +166,7 @@ pub(super) fn connect_from(from: &str, to: &str) -> io::Result<TcpStream> {
 }
 
 /// A UDP socket of this namespace for the first or the second family.
-pub(super) fn udp(family: usize) -> UdpSocket {
+pub(crate) fn udp(family: usize) -> UdpSocket {
     let socket = UdpSocket::bind(["0.0.0.0:0", "[::]:0"][family]).expect("a socket can be bound");
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
     socket
@@ -174,7 +174,7 @@ pub(super) fn udp(family: usize) -> UdpSocket {
 
 /// One datagram of this size there and one back; the answer has to come from where it was sent to. Who answered, and whom
 /// it saw.
-pub(super) fn exchange(socket: &UdpSocket, to: &str, size: usize) -> io::Result<String> {
+pub(crate) fn exchange(socket: &UdpSocket, to: &str, size: usize) -> io::Result<String> {
     let to: SocketAddr = to.parse().expect("an address with a port");
     let sent = bytes(size);
     socket.send_to(&sent, to)?;
@@ -188,7 +188,7 @@ pub(super) fn exchange(socket: &UdpSocket, to: &str, size: usize) -> io::Result<
 }
 
 /// The address, without port, that a server saw.
-pub(super) fn seen(answer: &str) -> String {
+pub(crate) fn seen(answer: &str) -> String {
     let at = answer.split(' ').nth(1).expect("a name and an address");
     at.parse::<SocketAddr>().expect("an address with a port").ip().to_string()
 }

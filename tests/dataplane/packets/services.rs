@@ -9,7 +9,7 @@ use super::peers::Server;
 use super::world::{NEIGHBOUR, NODE, POD, REMOTE, World, at, socket};
 
 /// The port of every backend.
-pub(super) const PORT: u16 = 8080;
+pub(crate) const PORT: u16 = 8080;
 
 /// A service for TCP and UDP in both families at this address and port: four services, numbered from this one on.
 pub(super) fn serve(
@@ -35,7 +35,7 @@ pub(super) fn serve(
 }
 
 /// A server on every pod and on the node.
-pub(super) fn servers(world: &World) -> Vec<Server> {
+pub(crate) fn servers(world: &World) -> Vec<Server> {
     let mut started = Vec::new();
     for (space, addr) in [("pod", POD), ("neighbour", NEIGHBOUR), ("remote", REMOTE), ("node", NODE)] {
         for addr in addr {
@@ -46,11 +46,11 @@ pub(super) fn servers(world: &World) -> Vec<Server> {
 }
 
 /// Maps large enough for a test.
-pub(super) fn capacity() -> Capacity {
+pub(crate) fn capacity() -> Capacity {
     Capacity { conntrack: 4096, fragments: 64, ..Capacity::default() }
 }
 
 /// The flags of an exposure.
-pub(super) fn exposed(exposure: Exposure) -> Flags {
+pub(crate) fn exposed(exposure: Exposure) -> Flags {
     Flags::default().with_exposure(exposure)
 }

@@ -48,7 +48,7 @@ fn flows_take_it(mode: XdpMode) {
             world.ip("client", &[&format!("link set to-node xdpdrv pinned {program}")]);
         }
         let attached = world.inside("node", || dataplane.attach_xdp(|device| device.name == "eth0", mode).unwrap());
-        assert_eq!(attached.len(), 1);
+        assert_eq!(attached.devices.len(), 1);
         world.inside("client", || {
             for (family, addr) in VIP.into_iter().enumerate() {
                 let (mut talk, line) = Talk::to(&at(addr, 80)).expect("it connects");

@@ -16,41 +16,45 @@ use crate::support;
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// Where things are. The node under test is `NODE`; the other one only routes.
-pub(super) const CLIENT: [&str; 2] = ["192.168.77.100", "fd77::100"];
-pub(super) const NODE: [&str; 2] = ["192.168.77.1", "fd77::1"];
+pub(crate) const CLIENT: [&str; 2] = ["192.168.77.100", "fd77::100"];
+pub(crate) const NODE: [&str; 2] = ["192.168.77.1", "fd77::1"];
 /// The addresses of the node's bridge, which its pods see as the node's.
-pub(super) const BRIDGE: [&str; 2] = ["10.244.1.1", "fd44:1::1"];
+pub(crate) const BRIDGE: [&str; 2] = ["10.244.1.1", "fd44:1::1"];
 /// Two pods of the node, one of the other node.
-pub(super) const POD: [&str; 2] = ["10.244.1.2", "fd44:1::2"];
-pub(super) const NEIGHBOUR: [&str; 2] = ["10.244.1.3", "fd44:1::3"];
-pub(super) const REMOTE: [&str; 2] = ["10.244.2.2", "fd44:2::2"];
+pub(crate) const POD: [&str; 2] = ["10.244.1.2", "fd44:1::2"];
+pub(crate) const NEIGHBOUR: [&str; 2] = ["10.244.1.3", "fd44:1::3"];
+pub(crate) const REMOTE: [&str; 2] = ["10.244.2.2", "fd44:2::2"];
 /// Frontends: routed to the node, from inside and from outside.
-pub(super) const CLUSTER_IP: [&str; 2] = ["10.96.0.10", "fd96::10"];
-pub(super) const VIP: [&str; 2] = ["203.0.113.10", "fd20::10"];
+pub(crate) const CLUSTER_IP: [&str; 2] = ["10.96.0.10", "fd96::10"];
+pub(crate) const VIP: [&str; 2] = ["203.0.113.10", "fd20::10"];
 
 const SPACES: [&str; 6] = ["client", "node", "other", "pod", "neighbour", "remote"];
+/// A pod that a test may add.
+const LATE: &str = "late";
 
 /// The namespaces. Gone with this value, whatever happened.
-pub(super) struct World {
+pub(crate) struct World {
     prefix: String,
     mount: tempfile::TempDir,
-    pub(super) paths: Paths,
+    pub(crate) paths: Paths,
 }
 
 impl World {
     /// Runs a test in a world of its own, or prints why not.
-    pub(super) fn with(test: impl FnOnce(&World)) {
+    pub(crate) fn with(test: impl FnOnce(&World)) {
         if !support::privileged() {
             return;
         }
-        let Some(cgroup) = cgroup_root() else {
+        let Some(cgroups) = cgroup_root() else {
             println!("skipped: no cgroup2 filesystem is mounted");
             return;
         };
         let mount_point = tempfile::tempdir().expect("a temporary directory can be made");
         mount("bpf", mount_point.path(), "bpf", MountFlags::empty(), None).expect("root can mount a BPF filesystem");
         let prefix = format!("kpxp{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        // Nothing is ever attached to the cgroup here.
+        // Nobody is in it, unless a test says so.
+        let cgroup = cgroups.join(&prefix);
+        fs_err::create_dir(&cgroup).expect("root can make a cgroup");
         let paths = Paths { pins: mount_point.path().join("kpx"), cgroup };
         let world = World { prefix, mount: mount_point, paths };
         world.build();
@@ -126,16 +130,32 @@ impl World {
             batch(&lines);
         });
         for (pod, addresses) in pods {
-            self.inside(pod, || {
-                batch(&[
-                    "link set eth0 up".to_owned(),
-                    format!("addr add {}/24 dev eth0", addresses[0]),
-                    format!("addr add {}/64 dev eth0 nodad", addresses[1]),
-                    format!("route add default via {}", gateway[0]),
-                    format!("route add ::/0 via {}", gateway[1]),
-                ]);
-            });
+            self.pod(pod, *addresses, &gateway);
         }
+    }
+
+    fn pod(&self, pod: &str, addresses: [&str; 2], gateway: &[String; 2]) {
+        self.inside(pod, || {
+            batch(&[
+                "link set eth0 up".to_owned(),
+                format!("addr add {}/24 dev eth0", addresses[0]),
+                format!("addr add {}/64 dev eth0 nodad", addresses[1]),
+                format!("route add default via {}", gateway[0]),
+                format!("route add ::/0 via {}", gateway[1]),
+            ]);
+        });
+    }
+
+    /// Adds a pod to the node.
+    pub(crate) fn add_late_pod(&self, addresses: [&str; 2]) {
+        batch(&[format!("netns add {}", self.name(LATE))]);
+        self.inside("node", || {
+            batch(&[
+                format!("link add {LATE} type veth peer name eth0 netns {}", self.name(LATE)),
+                format!("link set {LATE} master br0 up"),
+            ]);
+        });
+        self.pod(LATE, addresses, &BRIDGE.map(str::to_owned));
     }
 
     /// The name of a namespace.
@@ -144,7 +164,7 @@ impl World {
     }
 
     /// Does something in a namespace, in a thread of its own; threads that it starts stay there.
-    pub(super) fn inside<T: Send>(&self, space: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, space: &str, work: impl FnOnce() -> T + Send) -> T {
         let file = fs_err::File::open(format!("/run/netns/{}", self.name(space))).expect("the namespace is there");
         let done = std::thread::scope(|scope| {
             let body = || {
@@ -158,7 +178,7 @@ impl World {
     }
 
     /// Runs lines of `ip -batch` in a namespace.
-    pub(super) fn ip(&self, space: &str, lines: &[&str]) {
+    pub(crate) fn ip(&self, space: &str, lines: &[&str]) {
         self.inside(space, || batch(lines));
     }
 
@@ -190,7 +210,8 @@ impl Drop for World {
         };
         let _: std::io::Result<()> = remove();
         let _ = unmount(self.mount.path(), UnmountFlags::DETACH);
-        for space in SPACES {
+        let _ = fs_err::remove_dir(&self.paths.cgroup);
+        for space in SPACES.into_iter().chain([LATE]) {
             let _ = command::output("ip", ["netns", "del", &self.name(space)], None);
         }
     }
@@ -203,16 +224,16 @@ fn batch(lines: &[impl AsRef<str>]) {
 }
 
 /// Sets a sysctl of the network namespace of this thread.
-pub(super) fn set(name: &str, value: &str) {
+pub(crate) fn set(name: &str, value: &str) {
     fs_err::write(format!("/proc/sys/net/{name}"), value).expect("a sysctl can be set");
 }
 
 /// An address with a port.
-pub(super) fn socket(addr: &str, port: u16) -> SocketAddr {
+pub(crate) fn socket(addr: &str, port: u16) -> SocketAddr {
     SocketAddr::new(addr.parse().expect("an address"), port)
 }
 
 /// The same as it is written.
-pub(super) fn at(addr: &str, port: u16) -> String {
+pub(crate) fn at(addr: &str, port: u16) -> String {
     socket(addr, port).to_string()
 }

@@ -15,12 +15,19 @@ use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, to_value};
 /// What concerns the kernel's table only.
 #[derive(Args, Debug)]
 pub(super) struct Counting {
-    /// Count the kernel's entries by this
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t = By::Service)]
-    by: By,
+    /// Count the kernel's entries by this [default: service]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<By>,
     /// Where Services and their backends are read [default: api with --services-from, else the rules]
     #[arg(long, value_enum, value_name = "SOURCE")]
     names: Option<Via>,
+}
+
+impl Counting {
+    /// Whether the operator asks for the kernel's table by what only it can do.
+    pub(super) const fn is_given(&self) -> bool {
+        self.by.is_some() || self.names.is_some()
+    }
 }
 
 /// What entries are counted by.
@@ -50,7 +57,15 @@ fn look(context: &mut Context, args: &Counting, filter: &Filter) -> Result<(), F
     let limits = optional(&node, Item::Sysctl)?.map(|bytes| Limits::parse(&bytes)).unwrap_or_default();
     let stats = optional(&node, Item::ConntrackStats)?.and_then(|bytes| Stats::parse(&bytes));
     let (selection, page) = (&filter.selection, filter.page);
-    context.ui.report(&Counts { by: args.by, selection, page, census, lifted: &lifted, limits, stats })
+    context.ui.report(&Counts {
+        by: args.by.unwrap_or(By::Service),
+        selection,
+        page,
+        census,
+        lifted: &lifted,
+        limits,
+        stats,
+    })
 }
 
 /// The Services: from where the operator says, else from the API's objects where they are given, else from whichever rules

@@ -8,15 +8,20 @@ use serde_json::json;
 use super::kept::{Filter, KeptArgs, Named, duration, endpoint, protocol, show, with_service};
 use super::listing::{Kind, Line, known};
 use crate::cmd::Context;
+use crate::dataplane::Dataplane;
 use crate::inspect::cilium;
 use crate::inspect::entry::Flow;
 use crate::kept::Keeper;
+use crate::source::Places;
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
 Examples:
-  Which Services have how many flows in the kernel's table, and how full that is
+  Flows to Services: those of kpx's packet path where that is attached, else those of the kernel
     $ kpx inspect conntrack
+
+  Which Services have how many flows in the kernel's table, and how full that is
+    $ kpx inspect conntrack --via kernel
 
   Which backends they go to, in a recorded node
     $ kpx inspect conntrack --by backend --from node-a.tar.zst
@@ -31,7 +36,8 @@ Examples:
 #[derive(clap::Args, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Whose table to read [default: kernel; Cilium's where only its maps are pinned]
+    /// Whose table to read [default: kpx's where its packet path is attached; Cilium's where only its maps are pinned; else
+    /// the kernel's, and always with --from, --by or --names]
     #[arg(long, value_enum, value_name = "SOURCE")]
     via: Option<Table>,
     #[command(flatten)]
@@ -62,12 +68,14 @@ const FLOWS: Kind = Kind {
 
 pub(super) fn run(context: &mut Context, args: Args) -> Result<Exit, Failure> {
     let places = context.globals.places();
-    let only_cilium = || !places.kpx.pins.is_dir() && cilium::is_there(&places.cilium).unwrap_or(false);
     let table = match args.via {
         Some(table) => table,
-        None if context.globals.from.is_none() && only_cilium() => Table::Cilium,
-        None => Table::Kernel,
+        None if context.globals.from.is_some() || args.counting.is_given() => Table::Kernel,
+        None => carrier(&places),
     };
+    if args.via.is_none() && table == Table::Ebpf {
+        context.ui.note("kpx's packet path is attached: these are its flows; those of the kernel: --via kernel");
+    }
     let via = match table {
         Table::Kernel => return kernel::run(context, &args.counting, &args.filter),
         Table::Ebpf => Keeper::Ebpf,
@@ -75,6 +83,15 @@ pub(super) fn run(context: &mut Context, args: Args) -> Result<Exit, Failure> {
     };
     let kept = KeptArgs { via: Some(via), filter: args.filter };
     show(context, &kept, &FLOWS, Keeper::conntrack, |entry, named| vec![line(entry, named)])
+}
+
+/// Who carries flows to Services on this node, as far as can be seen: what cannot be read is no reason to tell less.
+fn carrier(places: &Places) -> Table {
+    if !places.kpx.pins.is_dir() {
+        return if cilium::is_there(&places.cilium).unwrap_or(false) { Table::Cilium } else { Table::Kernel };
+    }
+    let attached = Dataplane::adopt(&places.kpx).ok().flatten().and_then(|found| found.device_numbers().ok());
+    if attached.is_some_and(|devices| !devices.is_empty()) { Table::Ebpf } else { Table::Kernel }
 }
 
 fn line(flow: &Flow, named: &Named) -> Line {

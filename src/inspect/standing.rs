@@ -1,0 +1,131 @@
+//! Whether kube-proxy's rules stand in this network namespace: a question that is asked every few seconds, so it takes no
+//! more than a few answers of the kernel, needs no tool and reads no rule.
+
+use std::fmt;
+use std::io;
+
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::capture::legacy_table;
+use crate::capture::netlink::{Netlink, NetlinkError, Request};
+use crate::error::Hinted;
+use crate::model::Family;
+
+/// The chain that every mode but nftables has, in every release.
+const CHAIN: &str = "KUBE-SERVICES";
+/// The table of nftables mode.
+const TABLE: &str = "kube-proxy";
+/// The device of ipvs mode.
+const IPVS: &str = "kube-ipvs0";
+
+// linux/netfilter/nfnetlink.h, nf_tables.h
+const NF_TABLES: u8 = 10;
+const GET_TABLE: u8 = 1;
+const GET_CHAIN: u8 = 4;
+const TABLE_NAME: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+
+/// Rules of kube-proxy that stand. A chain that no packet reaches any more counts as well: where there is doubt, they stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Its chain in the nat table of legacy iptables.
+    Legacy(Family),
+    /// Its chain in the nat table of iptables over nf_tables.
+    Nft(Family),
+    /// Its table of nftables mode.
+    Nftables(Family),
+    /// The device of ipvs mode, with virtual services in the kernel.
+    Ipvs,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Legacy(family) => write!(f, "chain {CHAIN} of iptables-legacy, {family}"),
+            Self::Nft(family) => write!(f, "chain {CHAIN} of iptables-nft, {family}"),
+            Self::Nftables(family) => write!(f, "table {TABLE} of nftables, {family}"),
+            Self::Ipvs => write!(f, "virtual services of IPVS, with {IPVS}"),
+        }
+    }
+}
+
+/// Why it is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    /// nf_tables does not tell.
+    #[error("nf_tables does not tell whether kube-proxy's rules stand")]
+    NfTables(#[from] NetlinkError),
+    /// Legacy iptables or IPVS does not.
+    #[error("the kernel does not tell whether kube-proxy's rules stand")]
+    Kernel(#[from] io::Error),
+}
+
+impl Hinted for StandingError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::NfTables(source) => source.hints(),
+            Self::Kernel(_) => Vec::new(),
+        }
+    }
+}
+
+/// What of kube-proxy stands in this network namespace; loads nothing and makes nothing.
+pub fn standing() -> Result<Vec<Standing>, StandingError> {
+    let mut found = Vec::new();
+    if let Some(mut netlink) = Netlink::nf_tables()? {
+        for family in Family::BOTH {
+            let nfproto = match family {
+                Family::V4 => libc::AF_INET as u8,
+                Family::V6 => libc::AF_INET6 as u8,
+            };
+            let chain = Request::netfilter(NF_TABLES, GET_CHAIN, nfproto)
+                .with(CHAIN_TABLE, b"nat\0")
+                .with(CHAIN_NAME, &terminated(CHAIN));
+            if exists(&mut netlink, chain)? {
+                found.push(Standing::Nft(family));
+            }
+            let table = Request::netfilter(NF_TABLES, GET_TABLE, nfproto).with(TABLE_NAME, &terminated(TABLE));
+            if exists(&mut netlink, table)? {
+                found.push(Standing::Nftables(family));
+            }
+        }
+    }
+    for family in Family::BOTH {
+        // A chain begins with an entry that carries its name.
+        let name = terminated(CHAIN);
+        if legacy_table(family, "nat")?.is_some_and(|entries| memchr::memmem::find(&entries, &name).is_some()) {
+            found.push(Standing::Legacy(family));
+        }
+    }
+    if ipvs()? {
+        found.push(Standing::Ipvs);
+    }
+    Ok(found)
+}
+
+fn terminated(name: &str) -> Vec<u8> {
+    [name.as_bytes(), b"\0"].concat()
+}
+
+fn exists(netlink: &mut Netlink, request: Request) -> Result<bool, NetlinkError> {
+    match netlink.ask(&[request], |_, _| {}) {
+        Ok(()) => Ok(true),
+        Err(NetlinkError::Refused(error)) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Three lines of heading come before the virtual services.
+fn ipvs() -> io::Result<bool> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    if name_to_index(&socket, IPVS).is_err() {
+        return Ok(false);
+    }
+    match fs_err::read_to_string("/proc/thread-self/net/ip_vs") {
+        Ok(text) => Ok(text.lines().count() > 3),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
