@@ -16,5 +16,7 @@ pub mod lab;
 pub mod migrate;
 pub mod model;
 pub mod path;
+pub mod preflight;
+pub mod severity;
 pub mod source;
 pub mod ui;

@@ -18,6 +18,7 @@ mod migrate;
 mod model;
 mod nftables;
 mod path;
+mod preflight;
 mod support;
 
 /// A file that nobody lists would silently never run.

@@ -6,28 +6,7 @@ use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
 use super::facts::Facts;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know before a migration.
-    Info,
-    /// Will hurt under circumstances, or when kube-proxy goes.
-    Warning,
-    /// Hurts now, or stands in the way of any change.
-    Error,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        })
-    }
-}
+pub use crate::severity::Severity;
 
 /// What part of a node a check looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize)]

@@ -2,6 +2,7 @@
 
 mod agent;
 mod audit;
+mod checks;
 mod completions;
 mod diff;
 mod inspect;
@@ -9,6 +10,7 @@ mod lab;
 mod migrate;
 mod notices;
 mod path;
+mod preflight;
 #[cfg(test)]
 mod samples;
 mod selection;
@@ -179,7 +181,12 @@ pub enum Command {
     Path(path::Args),
     /// Judge what the old dataplanes left on a node: what is wrong, and what to do
     Audit(audit::Args),
-    /// Explain a check of the audit
+    /// Try what this kernel and node can do, or foretell it from a kernel's files
+    Preflight(preflight::Args),
+    /// Try the running kernel, on behalf of preflight
+    #[command(hide = true)]
+    PreflightTrial,
+    /// Explain a check of audit or preflight
     Explain(audit::ExplainArgs),
     /// Record a node, for reports, tests and reading elsewhere
     Snapshot(snapshot::Args),
@@ -350,6 +357,8 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Path(args) => path::run(context, &args),
         Command::Audit(args) => audit::run(context, &args),
         Command::Explain(args) => audit::explain(context, &args),
+        Command::Preflight(args) => preflight::run(context, &args),
+        Command::PreflightTrial => preflight::trial(context),
         Command::Checks => audit::page(context),
         Command::Snapshot(args) => snapshot::run(context, &args),
         Command::Agent(args) => agent::run(context, &args),

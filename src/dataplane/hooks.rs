@@ -76,6 +76,16 @@ impl Hook {
         }
     }
 
+    /// Loads its program only.
+    pub(super) fn verify(&self, program: &mut Program) -> Result<(), DataplaneError> {
+        let failed = |error| DataplaneError::of_program(self, error);
+        match self.attach {
+            Call(_) => <&mut CgroupSockAddr>::try_from(program).and_then(CgroupSockAddr::load),
+            Socket(_) => <&mut CgroupSock>::try_from(program).and_then(CgroupSock::load),
+        }
+        .map_err(failed)
+    }
+
     /// Attaches its pinned program to a cgroup.
     ///
     /// Before Linux 5.7 there are no links; what was attached instead goes away with the descriptor.

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use aya::EbpfLoader;
 use aya::programs::{ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
+use aya::{Ebpf, EbpfLoader};
 use kpx_abi::map_name;
 
 use super::Capacity;
@@ -16,8 +16,25 @@ use super::pins::Paths;
 /// The compiled programs; `cargo xtask ebpf --check` proves that they come from `ebpf/`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/kpx.bpf.o"));
 
-/// Loads and pins maps and programs, in that order. Nothing is attached.
-pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), DataplaneError> {
+/// Lets the kernel verify every program, with small maps, and keeps nothing of it.
+pub fn verify() -> Result<(), DataplaneError> {
+    let small = Capacity { frontends: 16, backends: 16, slots: 64, affinity: 64, ..Capacity::default() };
+    let mut object = maps(&small)?;
+    for hook in &HOOKS {
+        let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
+        hook.verify(program)?;
+    }
+    for hook in &PACKET_HOOKS {
+        let failed = |error| DataplaneError::of_packet_program(hook.program, error);
+        let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
+        let program: &mut SchedClassifier = program.try_into().map_err(failed)?;
+        program.load().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Reads the object and creates its maps.
+fn maps(capacity: &Capacity) -> Result<Ebpf, DataplaneError> {
     let missing = missing_capabilities();
     if !missing.is_empty() {
         return Err(DataplaneError::Capability { missing });
@@ -47,7 +64,12 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
     ] {
         loader.map_max_entries(map, size);
     }
-    let mut object = loader.load(OBJECT).map_err(DataplaneError::of_load)?;
+    loader.load(OBJECT).map_err(DataplaneError::of_load)
+}
+
+/// Loads and pins maps and programs, in that order. Nothing is attached.
+pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), DataplaneError> {
+    let mut object = maps(capacity)?;
     for directory in [paths.maps(), paths.programs(), paths.links()] {
         fs_err::create_dir_all(directory)?;
     }

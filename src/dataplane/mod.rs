@@ -44,6 +44,7 @@ pub use forget::{Forgotten, MapUse, forget_flows, map_use, timeouts};
 pub use keep::Keeper;
 pub use kpx_abi::{FlowState, Mode, Reason, Stats, Timeouts};
 pub use links::Attachment;
+pub use load::verify;
 pub use maglev::{DEFAULT_SIZE as MAGLEV_SIZE, SIZES as MAGLEV_SIZES};
 pub use packet::OnDevices;
 pub use pins::Paths;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Table;
+use crate::severity::Severity;
 
 /// The result of a command, in every form it can be printed in.
 pub trait Report {
@@ -23,6 +24,36 @@ pub trait Report {
 
     /// One name an item, for `-o name`.
     fn names(&self) -> Vec<String>;
+
+    /// What there is to act on, for `-o github`; `None` for reports that do not judge.
+    fn annotations(&self) -> Option<Vec<Annotation>> {
+        None
+    }
+}
+
+/// A remark that a CI system shows beside a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Annotation {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A heading.
+    pub title: String,
+    /// What it says, in lines.
+    pub text: String,
+}
+
+impl Annotation {
+    /// A workflow command of GitHub Actions.
+    pub(super) fn github(&self) -> String {
+        let command = match self.severity {
+            Severity::Info => "notice",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        };
+        let line = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+        let title = line(&self.title).replace(':', "%3A").replace(',', "%2C");
+        format!("::{command} title={title}::{}\n", line(&self.text))
+    }
 }
 
 /// The JSON document of a report: `apiVersion`, `kind`, further fields, `items`.

@@ -28,12 +28,14 @@ pub enum Format {
     Name,
     /// Tables as Markdown, for issues and job summaries.
     Markdown,
+    /// What there is to act on as annotations of GitHub Actions.
+    Github,
 }
 
 impl Format {
     /// Whether the output is for programs.
     pub const fn is_data(self) -> bool {
-        matches!(self, Self::Json | Self::Yaml | Self::Name | Self::Markdown)
+        matches!(self, Self::Json | Self::Yaml | Self::Name | Self::Markdown | Self::Github)
     }
 }
 
@@ -192,6 +194,9 @@ impl Ui {
 
     /// Prints a report in the chosen format.
     pub fn report(&mut self, report: &dyn Report) -> Result<(), Failure> {
+        if self.options.format == Format::Github && report.annotations().is_none() {
+            return Err(Failure::usage("-o github is for commands that judge: audit and preflight"));
+        }
         let frame = self.watching;
         if frame.is_some() && self.terminal_out {
             self.width = terminal_width(true);
@@ -241,6 +246,7 @@ impl Ui {
             Format::Yaml => yaml(&envelope(report)),
             Format::Name => report.names().into_iter().map(|n| n + "\n").collect(),
             Format::Markdown => markdown(report),
+            Format::Github => report.annotations().unwrap_or_default().iter().map(super::Annotation::github).collect(),
         }
     }
 

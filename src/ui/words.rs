@@ -8,3 +8,13 @@ pub fn count(n: usize, noun: &str) -> String {
         None => format!("{n} {noun}s"),
     }
 }
+
+/// Whether the locale takes more than ASCII, as locale(7) looks for it.
+pub fn unicode() -> bool {
+    let value =
+        ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|v| !v.is_empty());
+    value.is_some_and(|value| {
+        let value = value.to_ascii_lowercase();
+        value.contains("utf-8") || value.contains("utf8")
+    })
+}

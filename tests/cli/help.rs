@@ -46,7 +46,8 @@ fn short_help_of_the_whole() {
       diff         Compare two descriptions of a node's Services
       path         Follow a packet: which rules and maps it meets in each dataplane, and where it ends
       audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
-      explain      Explain a check of the audit
+      preflight    Try what this kernel and node can do, or foretell it from a kernel's files
+      explain      Explain a check of audit or preflight
       snapshot     Record a node, for reports, tests and reading elsewhere
       agent        Keep serving this node's Services, as kube-proxy did
       migrate      Carry this node from kube-proxy to eBPF, and back

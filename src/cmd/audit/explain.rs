@@ -2,8 +2,10 @@
 
 use serde_json::Value;
 
-use crate::audit::{self, Check};
+use crate::audit;
 use crate::cmd::Context;
+use crate::preflight;
+use crate::severity::Severity;
 use crate::ui::{Exit, Failure, Report, Table, to_value};
 
 const EXAMPLES: &str = "\
@@ -18,22 +20,20 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Identifier of a check, such as KPX-A101; none: all of them
+    /// Identifier of a check, such as KPX-A101 or KPX-P101; none: all of them
     #[arg(value_name = "ID")]
     id: Option<String>,
 }
 
 pub(in crate::cmd) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
-    let checks: Vec<&'static Check> = match &args.id {
-        None => audit::all().collect(),
-        Some(id) => {
-            vec![audit::find(id).ok_or_else(|| Failure::usage(unknown(id)).hint("kpx explain   lists them all"))?]
-        }
+    let checks: Vec<Entry> = match &args.id {
+        None => all().collect(),
+        Some(id) => vec![find(id).ok_or_else(|| Failure::usage(unknown(id)).hint("kpx explain   lists them all"))?],
     };
     if let ([check], false) = (checks.as_slice(), context.ui.format().is_data()) {
-        let Check { id, area, severity, title, why, remedy, command, .. } = check;
+        let Entry { id, area, severity, title, texts, command, .. } = check;
         context.ui.say(&format!("{id}  {severity}, {area}"))?;
-        for text in [title, why, remedy] {
+        for text in std::iter::once(title).chain(texts) {
             context.ui.say("")?;
             context.ui.say_wrapped(text)?;
         }
@@ -49,22 +49,58 @@ pub(in crate::cmd) fn run(context: &mut Context, args: &Args) -> Result<Exit, Fa
 
 /// `docs/checks.md`, for `cargo xtask generate`.
 pub(in crate::cmd) fn page(context: &mut Context) -> Result<Exit, Failure> {
-    context.ui.raw(&audit::page())?;
+    context.ui.raw(&(audit::page() + &preflight::page()))?;
     Ok(Exit::Fine)
 }
 
 /// The message for an identifier that no check has, with the one that may be meant.
 pub(super) fn unknown(id: &str) -> String {
     let differing = |known: &str| known.bytes().zip(id.bytes()).filter(|(a, b)| !a.eq_ignore_ascii_case(b)).count();
-    let near =
-        audit::all().filter(|c| c.id.len() == id.len()).min_by_key(|c| differing(c.id)).filter(|c| differing(c.id) < 3);
+    let near = all().filter(|c| c.id.len() == id.len()).min_by_key(|c| differing(c.id)).filter(|c| differing(c.id) < 3);
     match near {
         Some(check) => format!("no check is called {id}; {} is ({})", check.id, check.title),
         None => format!("no check is called {id}"),
     }
 }
 
-struct Checks(Vec<&'static Check>);
+/// A check of audit or preflight, as it is explained.
+struct Entry {
+    id: &'static str,
+    severity: Severity,
+    area: String,
+    title: &'static str,
+    texts: Vec<&'static str>,
+    command: &'static str,
+    value: Value,
+}
+
+fn all() -> impl Iterator<Item = Entry> {
+    let checks = audit::all().map(|c| Entry {
+        id: c.id,
+        severity: c.severity,
+        area: c.area.to_string(),
+        title: c.title,
+        texts: vec![c.why, c.remedy],
+        command: c.command,
+        value: to_value(c),
+    });
+    let features = preflight::all().map(|f| Entry {
+        id: f.id,
+        severity: f.severity(),
+        area: f.area.to_string(),
+        title: f.title,
+        texts: vec![f.why, f.remedy, f.without],
+        command: f.command,
+        value: to_value(f),
+    });
+    checks.chain(features)
+}
+
+fn find(id: &str) -> Option<Entry> {
+    all().find(|entry| entry.id.eq_ignore_ascii_case(id))
+}
+
+struct Checks(Vec<Entry>);
 
 impl Report for Checks {
     fn kind(&self) -> &'static str {
@@ -72,7 +108,7 @@ impl Report for Checks {
     }
 
     fn items(&self) -> Vec<Value> {
-        self.0.iter().map(to_value).collect()
+        self.0.iter().map(|entry| entry.value.clone()).collect()
     }
 
     fn tables(&self, _: bool) -> Vec<Table> {

@@ -6,13 +6,12 @@ mod files;
 mod measure;
 mod report;
 
-use std::path::PathBuf;
-
 use clap::ValueEnum;
 
 pub(super) use self::explain::{Args as ExplainArgs, page, run as explain};
 use self::report::AuditReport;
 use super::Context;
+use super::checks::{self, FailOn, FileReport};
 use crate::audit::{self, Area, Audit, Check, Judged, Severity};
 use crate::ui::{Exit, Failure};
 
@@ -87,31 +86,6 @@ impl Scope {
     }
 }
 
-/// From which severity on the exit code says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum FailOn {
-    /// Everything
-    Info,
-    /// Warnings and errors
-    Warning,
-    /// Errors only
-    #[default]
-    Error,
-    /// Nothing
-    Never,
-}
-
-impl FailOn {
-    const fn threshold(self) -> Option<Severity> {
-        match self {
-            Self::Info => Some(Severity::Info),
-            Self::Warning => Some(Severity::Warning),
-            Self::Error => Some(Severity::Error),
-            Self::Never => None,
-        }
-    }
-}
-
 /// `KPX-A102` or `KPX-A102=DOCKER`.
 #[derive(Clone, Debug)]
 struct Ignore {
@@ -144,31 +118,6 @@ impl Ignore {
     }
 }
 
-/// `junit=audit.xml`.
-#[derive(Clone, Debug)]
-struct FileReport {
-    format: FileFormat,
-    path: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum FileFormat {
-    Junit,
-    Markdown,
-}
-
-impl FileReport {
-    fn parse(value: &str) -> Result<Self, String> {
-        let (format, path) = value.split_once('=').ok_or("no FORMAT=FILE, such as junit=audit.xml")?;
-        let format = match format {
-            "junit" => FileFormat::Junit,
-            "markdown" => FileFormat::Markdown,
-            other => return Err(format!("{other} is neither junit nor markdown")),
-        };
-        Ok(Self { format, path: PathBuf::from(path) })
-    }
-}
-
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let node = context.node()?;
     let progress = context.ui.progress(None, format!("reading {}", node.label()));
@@ -186,12 +135,6 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let report =
         AuditReport { node: node.label(), judged, costs, lock, loads, ignored, min_severity: args.min_severity };
     context.ui.report(&report)?;
-    for file in &args.report {
-        let text = match file.format {
-            FileFormat::Junit => files::junit(&report, threshold),
-            FileFormat::Markdown => crate::ui::markdown(&report),
-        };
-        fs_err::write(&file.path, text).map_err(|e| Failure::new(format!("cannot write the report: {e}")))?;
-    }
+    checks::write(&args.report, &report, || files::junit(&report, threshold))?;
     Ok(if failing > 0 { Exit::ActOn } else { Exit::Fine })
 }

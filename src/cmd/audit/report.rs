@@ -8,7 +8,7 @@ use super::cost;
 use super::measure::{self, Load};
 use crate::audit::{Area, Cost, Evidence, Judged, Severity};
 use crate::capture::XtablesLock;
-use crate::ui::{Cell, Report, Table, Tone, count, to_value};
+use crate::ui::{Annotation, Cell, Report, Table, Tone, count, to_value};
 
 /// How much evidence a finding shows where space is short.
 const FIRST: usize = 3;
@@ -178,6 +178,16 @@ impl Report for AuditReport {
         }
         tables.push(last.footer(self.summary()));
         tables
+    }
+
+    fn annotations(&self) -> Option<Vec<Annotation>> {
+        let shown = Area::ALL.into_iter().flat_map(|area| self.findings(area));
+        let annotation = |judged: &Judged| Annotation {
+            severity: judged.check.severity,
+            title: format!("{} {}", judged.check.id, judged.check.title),
+            text: finding(judged, false),
+        };
+        Some(shown.map(annotation).collect())
     }
 
     fn names(&self) -> Vec<String> {

@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "system calls with raw structures")]
 
 mod entries;
+pub(crate) mod trial;
 
 use std::cell::Cell;
 use std::ffi::CString;

@@ -113,6 +113,12 @@ impl Btf {
         Ok(Self { types, strings })
     }
 
+    /// Whether anything has this name: a type, a function, a member, a value of an enum.
+    pub fn names(&self, name: &str) -> bool {
+        let wanted = [b"\0", name.as_bytes(), b"\0"].concat();
+        memchr::memmem::find(&self.strings, &wanted).is_some()
+    }
+
     pub(super) fn get(&self, id: u32) -> Option<&Type> {
         self.types.get(usize::try_from(id).ok()?.checked_sub(1)?)
     }

@@ -32,7 +32,7 @@ const ALL: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
 
 /// The modules of tests that have to do with the kernel, each in a machine of its own: what is quick and tells most comes
 /// first. What reads recordings is the same everywhere.
-const MODULES: [&str; 27] = [
+const MODULES: [&str; 28] = [
     "dataplane::features",
     "dataplane::exposures",
     "dataplane::sockets",
@@ -52,6 +52,7 @@ const MODULES: [&str; 27] = [
     "ipvs::live",
     "nftables::live",
     "path::kernel",
+    "preflight::tried",
     "path::maps",
     "audit::live",
     "agent::",
