@@ -1,5 +1,6 @@
 //! `kpx preflight`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -175,7 +176,7 @@ impl PreflightReport {
 
     fn summary(&self) -> String {
         let kernel = self.kernel.as_ref().map(|kernel| format!(", Linux {kernel}")).unwrap_or_default();
-        let mut text = format!(
+        let text = format!(
             "{}{kernel}: {} work, {} do not, {} cannot be told; {}, {}",
             self.node,
             self.with(Answer::Works),
@@ -184,10 +185,10 @@ impl PreflightReport {
             crate::ui::count(self.of_severity(Severity::Error), "error"),
             crate::ui::count(self.of_severity(Severity::Warning), "warning"),
         );
-        if self.ignored > 0 {
-            text += &format!(", {} ignored", self.ignored);
+        match self.ignored {
+            0 => text,
+            ignored => format!("{text}, {ignored} ignored"),
         }
-        text
     }
 
     /// The answer with its sign.
@@ -278,7 +279,8 @@ impl Report for PreflightReport {
         for area in Area::ALL {
             let whole = ["CHECK", "RESULT", "BASIS"];
             let mut table = Table::new(&["CHECK", "RESULT", "BASIS", "FINDING"]).whole(&whole).title(area.word());
-            for judged in self.judged.iter().filter(|j| j.feature.area == area) {
+            let shown = |j: &&Judged| j.feature.area == area && (wide || !j.is_open());
+            for judged in self.judged.iter().filter(shown) {
                 let Judged { feature, finding, .. } = judged;
                 let quiet = finding.answer == Answer::Works && !wide && area != Area::Cluster;
                 table.row([
@@ -290,6 +292,19 @@ impl Report for PreflightReport {
             }
             if !table.rows.is_empty() {
                 tables.push(table);
+            }
+        }
+        if !wide {
+            let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for judged in self.judged.iter().filter(|j| j.is_open()) {
+                reasons.entry(&judged.finding.reason).or_default().push(judged.feature.name);
+            }
+            let mut open = Table::new(&["CANNOT-TELL", "BECAUSE"]);
+            for (reason, names) in reasons {
+                open.row([names.join(", "), reason.to_owned()]);
+            }
+            if !open.rows.is_empty() {
+                tables.push(open);
             }
         }
         let mut advice = Table::new(&["LEANS", "FACT"]).title("advice");

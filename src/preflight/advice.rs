@@ -64,7 +64,9 @@ pub(super) fn advise(judged: &[Judged], cluster: &Cluster, target: Target) -> Ad
     let by = |answer: Answer| -> Vec<&str> {
         judged.iter().filter(of_kernel).filter(|j| j.finding.answer == answer).map(|j| j.feature.name).collect()
     };
-    let (lacking, unknown) = (by(Answer::Lacks), by(Answer::Unknown));
+    let (lacking, mut unknown) = (by(Answer::Lacks), by(Answer::Unknown));
+    // That the verifier takes the programs can only be tried; the features that they use tell as much as files can.
+    unknown.retain(|name| *name != "programs");
     if !lacking.is_empty() {
         add(Leaning::Stay, format!("The kernel lacks what the dataplane cannot do without: {}.", lacking.join(", ")));
     } else if unknown.is_empty() {
@@ -84,7 +86,10 @@ pub(super) fn advise(judged: &[Judged], cluster: &Cluster, target: Target) -> Ad
             format!("{}: below some {FEW} the rules cost next to nothing.", crate::ui::count(count, "Service")),
         ),
         Some(count) => {
-            add(Leaning::Move, format!("{}: their rules are walked and rewritten.", crate::ui::count(count, "Service")))
+            add(
+                Leaning::Move,
+                format!("{}: their rules are walked and rewritten.", crate::ui::count(count, "Service")),
+            );
         }
         None => add(Leaning::Open, "How many Services there are is not known.".to_owned()),
     }

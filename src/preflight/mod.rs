@@ -46,6 +46,11 @@ impl Judged {
             Answer::Unknown => self.required,
         }
     }
+
+    /// Whether it cannot be told, and nobody insists.
+    pub fn is_open(&self) -> bool {
+        self.finding.answer == Answer::Unknown && !self.required
+    }
 }
 
 /// Where answers come from.

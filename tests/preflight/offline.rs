@@ -126,11 +126,7 @@ fn ci_systems_get_what_they_read() {
 #[test]
 fn mistakes_are_named() {
     let ended = run(&["preflight", "--require", "connect"]);
-    assert!(
-        ended.code == 64 && ended.err.contains("connect4 is (KPX-P101)") || ended.err.contains("connect4"),
-        "{}",
-        ended.err
-    );
+    assert!(ended.code == 64 && ended.err.contains("connect4 is (KPX-P101)"), "{}: {}", ended.code, ended.err);
     let ended = run(&["preflight", "--kernel-config", &project("Cargo.toml").display().to_string()]);
     assert!(ended.code == 1 && ended.err.contains("CONFIG_IKCONFIG"), "{}", ended.err);
     let ended = run(&["explain", "kpx-p301"]);
@@ -138,7 +134,7 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn the_screen_fits_eighty_columns() {
+fn the_screen_has_areas_answers_and_advice() {
     let ended = run(&["preflight", "--kernel-config", &config("6.1")]);
     assert_eq!(ended.code, 0, "{}", ended.err);
     for word in ["sockets", "KPX-P101", "+ works", "- does not", "advice: "] {

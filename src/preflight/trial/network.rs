@@ -193,6 +193,7 @@ fn sock_destroy() -> io::Result<Tried> {
     })
 }
 
+const CTA_NAT_DST: u16 = 13;
 /// Marks an attribute that holds attributes.
 const NESTED: u16 = 0x8000;
 
@@ -224,7 +225,7 @@ fn conntrack() -> io::Result<()> {
         attribute(&mut inner, 2, &backend);
         inner.extend(protocol);
         let mut out = Vec::new();
-        attribute(&mut out, 13 | NESTED, &inner); // CTA_NAT_DST
+        attribute(&mut out, CTA_NAT_DST | NESTED, &inner);
         out
     };
     let mut request = Request::netfilter(1, 0, 2);
