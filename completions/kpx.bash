@@ -52,6 +52,12 @@ _kpx() {
             kpx,path)
                 cmd="kpx__subcmd__path"
                 ;;
+            kpx,preflight)
+                cmd="kpx__subcmd__preflight"
+                ;;
+            kpx,preflight-trial)
+                cmd="kpx__subcmd__preflight__subcmd__trial"
+                ;;
             kpx,snapshot)
                 cmd="kpx__subcmd__snapshot"
                 ;;
@@ -93,6 +99,12 @@ _kpx() {
                 ;;
             kpx__subcmd__help,path)
                 cmd="kpx__subcmd__help__subcmd__path"
+                ;;
+            kpx__subcmd__help,preflight)
+                cmd="kpx__subcmd__help__subcmd__preflight"
+                ;;
+            kpx__subcmd__help,preflight-trial)
+                cmd="kpx__subcmd__help__subcmd__preflight__subcmd__trial"
                 ;;
             kpx__subcmd__help,snapshot)
                 cmd="kpx__subcmd__help__subcmd__snapshot"
@@ -377,18 +389,18 @@ _kpx() {
 
     case "${cmd}" in
         kpx)
-            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit explain snapshot agent migrate lab version completions man checks help"
+            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -494,11 +506,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -580,11 +592,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -650,11 +662,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -720,11 +732,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -810,11 +822,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -880,11 +892,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -943,7 +955,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help)
-            opts="inspect diff path audit explain snapshot agent migrate lab version completions man checks help"
+            opts="inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1516,6 +1528,34 @@ _kpx() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        kpx__subcmd__help__subcmd__preflight)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__preflight__subcmd__trial)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         kpx__subcmd__help__subcmd__snapshot)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1552,11 +1592,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1658,11 +1698,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1764,11 +1804,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1834,11 +1874,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -1948,11 +1988,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2018,11 +2058,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2332,11 +2372,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2402,11 +2442,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2508,11 +2548,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2586,11 +2626,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2656,11 +2696,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2762,11 +2802,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2832,11 +2872,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -2910,11 +2950,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3016,11 +3056,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3086,11 +3126,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3160,11 +3200,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3250,11 +3290,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3320,11 +3360,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3516,11 +3556,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3586,11 +3626,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3672,11 +3712,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3746,11 +3786,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3816,11 +3856,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3886,11 +3926,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -3972,11 +4012,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4168,11 +4208,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4242,11 +4282,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4312,11 +4352,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4390,11 +4430,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4460,11 +4500,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4534,11 +4574,11 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4616,11 +4656,183 @@ _kpx() {
                     return 0
                     ;;
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__preflight)
+            opts="-o -q -v -h --target --require --kernel-config --btf --kernel-version --no-try --fail-on --ignore --report --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --target)
+                    COMPREPLY=($(compgen -W "kpx cilium" -- "${cur}"))
+                    return 0
+                    ;;
+                --require)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --btf)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kernel-version)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fail-on)
+                    COMPREPLY=($(compgen -W "info warning error never" -- "${cur}"))
+                    return 0
+                    ;;
+                --ignore)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__preflight__subcmd__trial)
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4686,11 +4898,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)
@@ -4756,11 +4968,11 @@ _kpx() {
             fi
             case "${prev}" in
                 --output)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 -o)
-                    COMPREPLY=($(compgen -W "table wide json yaml name markdown" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0
                     ;;
                 --color)

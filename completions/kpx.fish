@@ -29,7 +29,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_needs_command" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -55,7 +56,9 @@ complete -c kpx -n "__fish_kpx_needs_command" -f -a "inspect" -d 'Show what serv
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
-complete -c kpx -n "__fish_kpx_needs_command" -f -a "explain" -d 'Explain a check of the audit'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "explain" -d 'Explain a check of audit or preflight'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
@@ -70,7 +73,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -124,7 +128,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -153,7 +158,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -193,7 +199,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -232,7 +239,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -279,7 +287,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -310,7 +319,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -346,7 +356,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -382,7 +393,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -411,7 +423,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -439,7 +452,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -466,7 +480,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -493,7 +508,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -520,7 +536,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -547,7 +564,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -593,7 +611,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -628,7 +647,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand path" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -663,7 +683,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -685,12 +706,80 @@ complete -c kpx -n "__fish_kpx_using_subcommand audit" -l no-input -d 'Never ask
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l target -d 'Whose needs to ask for' -r -f -a "kpx\t'kpx\'s own dataplane and migration'
+cilium\t'Cilium\'s replacement of kube-proxy'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l require -d 'A feature that must be there, by identifier or name; one that cannot be told is not' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l kernel-config -d 'A kernel\'s configuration: plain, packed, or in a vmlinuz with CONFIG_IKCONFIG' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l btf -d 'That kernel\'s BTF: of /sys/kernel/btf/vmlinux, or in a vmlinux' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l kernel-version -d 'That kernel\'s version [default: as its configuration says]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l fail-on -d 'Exit with code 2 for what is missing, of this severity and worse' -r -f -a "info\t'Everything'
+warning\t'Warnings and errors'
+error\t'Errors only'
+never\t'Nothing'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l ignore -d 'Leave out a feature, by identifier or name' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l report -d 'Write a report to a file besides: junit or markdown' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l no-try -d 'Try nothing: go by what may be read'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -716,7 +805,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -756,7 +846,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -782,7 +873,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -817,7 +909,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -850,7 +943,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -877,7 +971,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -904,7 +999,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -932,7 +1028,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -959,7 +1056,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -985,7 +1083,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1019,7 +1118,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1058,7 +1158,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1085,7 +1186,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1111,7 +1213,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1138,7 +1241,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1168,7 +1272,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1194,7 +1299,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1221,7 +1327,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1255,7 +1362,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1281,7 +1389,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1307,7 +1416,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1333,7 +1443,8 @@ wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
-markdown\t'Tables as Markdown, for issues and job summaries'"
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
@@ -1354,20 +1465,22 @@ complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-input -d 'Never as
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of the audit'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit explain snapshot agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'

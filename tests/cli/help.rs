@@ -62,7 +62,7 @@ fn short_help_of_the_whole() {
 
     Output:
       -o, --output <FORMAT>  Output format [default: table] [possible values: table, wide, json, yaml,
-                             name, markdown]
+                             name, markdown, github]
       -q, --quiet            Say less: errors and data only
       -v, --verbose...       Say more on stderr: -v info, -vv debug, -vvv trace
 
