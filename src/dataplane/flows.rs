@@ -13,12 +13,13 @@ use super::{Dataplane, now};
 use crate::inspect::entry::{Flow, Nat, Translation};
 
 /// Roles by their numbers, with their names.
-const ROLES: [(Role, &str); 5] = [
+const ROLES: [(Role, &str); 6] = [
     (Role::Forward, "forward"),
     (Role::Masquerade, "masquerade"),
     (Role::Unmasquerade, "unmasquerade"),
     (Role::Reply, "reply"),
     (Role::Left, "left"),
+    (Role::Plain, "plain"),
 ];
 
 /// Names of the bits of what a direction has shown.
@@ -31,8 +32,13 @@ const SIGNALS: [(u8, &str); 5] = [
 ];
 
 /// Names of an entry's options.
-const OPTIONS: [(u8, &str); 3] =
-    [(AbiFlow::UNSEEN, "unseen"), (AbiFlow::MASQUERADED, "masqueraded"), (AbiFlow::TAKEN, "taken")];
+const OPTIONS: [(u8, &str); 5] = [
+    (AbiFlow::UNSEEN, "unseen"),
+    (AbiFlow::MASQUERADED, "masqueraded"),
+    (AbiFlow::TAKEN, "taken"),
+    (AbiFlow::DSR, "dsr"),
+    (AbiFlow::ANNOUNCED, "announced"),
+];
 
 /// Names of states in which an entry does not translate.
 const STATES: [(FlowState, &str); 2] = [(FlowState::Pass, "pass"), (FlowState::Frozen, "frozen")];
@@ -173,7 +179,15 @@ fn entry(flows: &HashMap<Tuple, AbiFlow>, image: &Image, key: &Tuple, flow: &Abi
     let other = flows.get(&flow.to.reversed());
     let last = other.map_or(flow.last_ns, |other| other.last_ns.max(flow.last_ns));
     let stage = stage(flow.seen, other.map_or(0, |other| other.seen));
-    let limit = Timeouts::default().limit_ns(key.proto, stage);
+    let limit = Timeouts::default().limit_of(key.proto, flow.options, stage);
+    // Of an announced flow there is no backend in the maps: it is whom the client's packets go to.
+    let announced = flow.has(AbiFlow::ANNOUNCED);
+    let backend = match flow.role {
+        role if announced && role == Role::Forward as u8 => Some(at(flow.to.dst, flow.to.dport)),
+        role if announced && role == Role::Plain as u8 => Some(at(key.dst, key.dport)),
+        _ if announced => Some(at(key.src, key.sport)),
+        _ => image.address_of(flow.backend, flow.service),
+    };
     let seconds = |ns: u64| i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
     Flow {
         protocol: key.proto,
@@ -181,7 +195,7 @@ fn entry(flows: &HashMap<Tuple, AbiFlow>, image: &Image, key: &Tuple, flow: &Abi
         source: at(key.src, key.sport),
         destination: at(key.dst, key.dport),
         service: Some(flow.service).filter(|service| *service != 0),
-        backend: image.address_of(flow.backend, flow.service),
+        backend,
         packets: None,
         bytes: None,
         expires_seconds: Some(seconds(limit) - seconds(now.saturating_sub(last))),

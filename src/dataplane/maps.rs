@@ -236,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
         let frontends: Vec<_> = (0..200).map(frontend).collect();
-        let node = Node { pods: [true; 2], selection: BackendSelection::Random, maglev_size: 251 };
+        let node = Node { pods: [true; 2], selection: BackendSelection::Random, maglev_size: 251, direct: false };
         let wanted = Wanted::of(&frontends, &node);
         let results: Vec<_> = [true, false]
             .into_iter()

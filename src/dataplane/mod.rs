@@ -233,6 +233,7 @@ impl Dataplane {
             pods: [config.options.has(Options::PODS_V4), config.options.has(Options::PODS_V6)],
             selection: BackendSelection::default(),
             maglev_size: maglev::DEFAULT_SIZE,
+            direct: config.options.has(Options::DSR),
         };
         Ok(Self { paths: paths.clone(), maps, image, planner, node })
     }
@@ -247,6 +248,20 @@ impl Dataplane {
     pub const fn set_selection(&mut self, selection: BackendSelection, maglev_size: u32) {
         self.node.selection = selection;
         self.node.maglev_size = maglev_size;
+    }
+
+    /// Whether clients outside are answered directly by the nodes that their backends are on (direct server return): flows
+    /// to backends on [`NetworkFlags::DIRECT`] networks are announced to their nodes, and flows that other nodes announce
+    /// from [`AddressFlags::NODE`] addresses are taken. Flows that are open stay as they are. Frontends follow with
+    /// the next [`Self::fill`].
+    pub fn set_dsr(&mut self, on: bool) -> Result<(), DataplaneError> {
+        self.node.direct = on;
+        self.set_options(|options| options.with(Options::DSR, on))
+    }
+
+    /// Whether clients outside are answered directly.
+    pub fn dsr(&self) -> Result<bool, DataplaneError> {
+        Ok(self.maps.config()?.options.has(Options::DSR))
     }
 
     /// Makes the maps serve what can be served of this table (see [`Served::of`]), and nothing else.

@@ -138,4 +138,6 @@ impl Options {
     pub const PODS_V4: Self = Self(1 << 1);
     /// The same for IPv6.
     pub const PODS_V6: Self = Self(1 << 2);
+    /// Flows that other nodes announce are answered directly.
+    pub const DSR: Self = Self(1 << 3);
 }

@@ -70,6 +70,9 @@ pub enum Role {
     Reply = 4,
     /// The kernel's rules have this flow: it is left to them.
     Left = 5,
+    /// A client's packet that comes as the backend is to see it, since the node before has translated it ([`dsr`](crate::dsr)).
+    /// It names the client's packet to the frontend, and nothing becomes of it.
+    Plain = 6,
 }
 
 /// Where an entry applies.
@@ -141,6 +144,10 @@ impl Flow {
     /// Of [`Role::Reply`]: the backend has a flow of this client and port already that goes without a Service, so its
     /// packets are no answers to ours.
     pub const TAKEN: u8 = 1 << 2;
+    /// The backend's node answers the client itself: the answers are not seen here.
+    pub const DSR: u8 = 1 << 3;
+    /// Another node has received the flow, and announced it to this one, which answers.
+    pub const ANNOUNCED: u8 = 1 << 4;
 
     /// Whether an option is set.
     #[inline(always)]
@@ -180,6 +187,8 @@ const FORWARD: u8 = Role::Forward as u8;
 const MASQUERADE: u8 = Role::Masquerade as u8;
 const UNMASQUERADE: u8 = Role::Unmasquerade as u8;
 const REPLY: u8 = Role::Reply as u8;
+#[cfg(any(test, feature = "user"))]
+const PLAIN: u8 = Role::Plain as u8;
 
 /// How flows are remembered; the kernel's hash, or an ordinary collection.
 pub trait Flows {
@@ -270,6 +279,10 @@ pub struct Opening {
     pub backend: u32,
     /// The device of a flow of the node's own; 0 of any other.
     pub device: u32,
+    /// What else its entries are: [`Flow::DSR`] or [`Flow::ANNOUNCED`].
+    pub options: u8,
+    /// Zero.
+    pub pad: [u8; 3],
 }
 
 /// Room to build entries in: the kernel's stack is too small for them.
@@ -309,7 +322,7 @@ pub fn open<F: Flows>(
     room.flow.seen = 0;
     room.flow.state = FlowState::Translate as u8;
     let masquerade = opening.masquerade && opening.device == 0;
-    room.flow.options = if masquerade { Flow::MASQUERADED } else { 0 };
+    room.flow.options = opening.options | if masquerade { Flow::MASQUERADED } else { 0 };
     if masquerade || opening.apart {
         to.sport = ports.pick(flows.random());
     }
@@ -320,15 +333,7 @@ pub fn open<F: Flows>(
             found = true;
             break;
         }
-        // A former flow of this very client and frontend, or one that is over, makes room.
-        let free = match flows.get(&room.key) {
-            Some(other) => {
-                let over = other.to.same(&room.flow.to) || other.seen & ENDS != 0;
-                other.role == REPLY && !other.has(Flow::TAKEN) && over
-            }
-            None => true,
-        };
-        if free {
+        if flows.get(&room.key).is_none_or(|other| free(other, &room.flow.to)) {
             flows.put(&room.key, &room.flow)?;
             found = true;
             break;
@@ -357,6 +362,13 @@ pub fn open<F: Flows>(
     room.flow.seen = signal::OPENS;
     flows.put(&opening.request, &room.flow)?;
     Ok(())
+}
+
+/// Whether an entry makes room for the answers of a flow that become these: it is a former flow of this very client and
+/// frontend, or one that is over.
+#[inline(always)]
+pub(crate) const fn free(other: &Flow, answer: &Tuple) -> bool {
+    other.role == REPLY && !other.has(Flow::TAKEN) && (other.to.same(answer) || other.seen & ENDS != 0)
 }
 
 /// Chooses the source of a flow whose first packet leaves by a device with this address; `to` becomes what its packets
@@ -445,6 +457,8 @@ pub struct Timeouts {
     pub opening: u64,
     /// TCP, answered.
     pub tcp: u64,
+    /// TCP whose answers are not seen: nor is a reset among them.
+    pub direct_tcp: u64,
     /// SCTP, answered: heartbeats come every 30 s.
     pub sctp: u64,
     /// TCP and SCTP once a side has finished.
@@ -459,9 +473,18 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     /// Those of the kernel's conntrack (Linux 6.18, `net.netfilter.nf_conntrack_*`), so no flow ends earlier than under
-    /// kube-proxy.
+    /// kube-proxy; but for TCP whose answers are not seen.
     fn default() -> Self {
-        Self { opening: 60, tcp: 432_000, sctp: 210, closing: 120, closed: 10, udp: 30, udp_answered: 120 }
+        Self {
+            opening: 60,
+            tcp: 432_000,
+            direct_tcp: 21_600,
+            sctp: 210,
+            closing: 120,
+            closed: 10,
+            udp: 30,
+            udp_answered: 120,
+        }
     }
 }
 
@@ -479,6 +502,18 @@ impl Timeouts {
         };
         seconds.saturating_mul(1_000_000_000).saturating_add(TOUCH_NS)
     }
+
+    /// The same, given the entry's options: where answers are not seen, no answer does not mean that there was none.
+    pub const fn limit_of(&self, protocol: u8, options: u8, stage: Stage) -> u64 {
+        let unseen = options & Flow::DSR != 0;
+        match (protocol, stage) {
+            (proto::UDP, Stage::Opening) if unseen => self.limit_ns(protocol, Stage::Established),
+            (proto::TCP, Stage::Established) if unseen => {
+                self.direct_tcp.saturating_mul(1_000_000_000).saturating_add(TOUCH_NS)
+            }
+            _ => self.limit_ns(protocol, stage),
+        }
+    }
 }
 
 /// The entries whose flow is over by this time.
@@ -494,7 +529,7 @@ pub fn expired<S: std::hash::BuildHasher>(
     let idle = |last_ns: u64| now_ns.saturating_sub(last_ns);
     // The two entries that every packet of a flow touches: the request's and the answer's.
     let pair_is_over = |request: (&Tuple, &Flow), reply: (&Tuple, &Flow)| {
-        let limit = timeouts.limit_ns(request.0.proto, stage(request.1.seen, reply.1.seen));
+        let limit = timeouts.limit_of(request.0.proto, request.1.options, stage(request.1.seen, reply.1.seen));
         idle(request.1.last_ns.max(reply.1.last_ns)) > limit
     };
     let alone = |key: &Tuple, flow: &Flow| idle(flow.last_ns) > timeouts.limit_ns(key.proto, Stage::Opening);
@@ -516,8 +551,8 @@ pub fn expired<S: std::hash::BuildHasher>(
             }
         }
         REPLY => answer_is_over(key, flow),
-        MASQUERADE | UNMASQUERADE => {
-            let reply = if flow.role == MASQUERADE { key.reversed() } else { flow.to };
+        MASQUERADE | UNMASQUERADE | PLAIN => {
+            let reply = if flow.role == UNMASQUERADE { flow.to } else { key.reversed() };
             // One of several sources that a race has chosen: the others are never used again.
             let forgotten = flow.role == UNMASQUERADE
                 && entries.get(&flow.to.reversed()).is_none_or(|chosen| chosen.to.reversed() != *key);

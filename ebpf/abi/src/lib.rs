@@ -37,6 +37,7 @@ mod addr;
 mod config;
 mod conntrack;
 mod device;
+pub mod dsr;
 mod flow;
 mod lookup;
 mod node;

@@ -83,6 +83,9 @@ pub enum Verdict<'m> {
         backend: &'m Backend,
         /// Whether the backend is to see the node's address instead of the client's.
         masquerade: bool,
+        /// Whether its node may answer the client itself, instead of the masquerade: the client is outside, and the
+        /// backend on another node.
+        direct: bool,
         /// Whether `kpx_affinity` is to remember this for the client, once the flow is translated.
         sticky: bool,
     },
@@ -150,6 +153,15 @@ const fn masquerade(frontend: &Frontend, request: &Request, backend: &Backend, s
         || same(&request.client, &backend.addr)
 }
 
+/// Whether the backend's node may answer the client itself.
+#[inline(always)]
+const fn direct(frontend: &Frontend, request: &Request, backend: &Backend) -> bool {
+    frontend.flags.has(Flags::DSR)
+        && matches!(request.origin, Origin::Outside)
+        && !backend.flags.has(BackendFlags::ON_NODE)
+        && !same(&request.client, &backend.addr)
+}
+
 /// Looks up where a new flow goes.
 ///
 /// Calls `retried` each time an attempt met a change.
@@ -208,7 +220,8 @@ fn attempt<'m, M: Maps>(maps: &'m M, request: &Request) -> Option<Verdict<'m>> {
         None => choose(maps, frontend, request, list)?,
     };
     let masquerade = masquerade(frontend, request, backend, short_circuit);
-    Some(Verdict::Backend { service, id, backend, masquerade, sticky: frontend.affinity != 0 })
+    let direct = masquerade && direct(frontend, request, backend);
+    Some(Verdict::Backend { service, id, backend, masquerade, direct, sticky: frontend.affinity != 0 })
 }
 
 /// Makes the compiler choose between verdicts by a jump. If it made the verdict from the flag by arithmetic, a verifier that

@@ -15,6 +15,8 @@ impl AddressFlags {
     pub const LOCAL: Self = Self(1 << 1);
     /// A Service's ClusterIP: what no frontend serves there is a port that the Service does not have.
     pub const CLUSTER_IP: Self = Self(1 << 2);
+    /// The nodes of the cluster, this one included, know a node by it: flows announced from it are believed.
+    pub const NODE: Self = Self(1 << 3);
 }
 
 /// Key of `kpx_networks`.
@@ -38,6 +40,8 @@ impl NetworkFlags {
     pub const POD: Self = Self(1);
     /// ClusterIPs are allocated from it.
     pub const SERVICE: Self = Self(1 << 1);
+    /// Backends in it are on nodes that answer announced flows directly.
+    pub const DIRECT: Self = Self(1 << 2);
 }
 
 /// Key of `kpx_sources`: a network that may use a service with

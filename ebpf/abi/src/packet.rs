@@ -6,10 +6,14 @@ use crate::{Addr, Tuple};
 pub mod proto {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// IPv4 inside of another packet.
+    pub const IPV4: u8 = 4;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 inside of another packet.
+    pub const IPV6: u8 = 41;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
     /// SCTP.

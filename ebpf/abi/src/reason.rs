@@ -74,11 +74,19 @@ pub enum Reason {
     PassedFlow = 33,
     /// Packet path: dropped, since its flow is frozen.
     FrozenFlow = 34,
+    /// Packet path: announced to the backend's node, which answers directly.
+    DsrAnnounced = 35,
+    /// Packet path: announced by another node, and taken.
+    DsrTaken = 36,
+    /// Packet path: looks like an announcement, but comes from no node or is for no frontend; left alone.
+    DsrIgnored = 37,
+    /// Packet path: too big to be announced; the client was told what fits.
+    DsrTooBig = 38,
 }
 
 impl Reason {
     /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 35;
+    pub const COUNT: usize = 39;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -117,6 +125,10 @@ impl Reason {
         Self::ToldApart,
         Self::PassedFlow,
         Self::FrozenFlow,
+        Self::DsrAnnounced,
+        Self::DsrTaken,
+        Self::DsrIgnored,
+        Self::DsrTooBig,
     ];
 
     /// The name, lower case with underscores.
@@ -157,6 +169,10 @@ impl Reason {
             Self::ToldApart => "told_apart",
             Self::PassedFlow => "passed_flow",
             Self::FrozenFlow => "frozen_flow",
+            Self::DsrAnnounced => "dsr_announced",
+            Self::DsrTaken => "dsr_taken",
+            Self::DsrIgnored => "dsr_ignored",
+            Self::DsrTooBig => "dsr_too_big",
         }
     }
 }

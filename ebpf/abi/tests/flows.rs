@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use kpx_abi::dsr::accept;
 use kpx_abi::packet::{proto, signal};
 use kpx_abi::{
     Device, Failure, Flow, Flows, Full, Hook, Opening, PortRange, Role, Room, Stage, Timeouts, Tuple, expired,
@@ -91,6 +92,8 @@ fn opening(client: u8, sport: u16, frontend: u8, backend: u8, masquerade: bool) 
         service: 1,
         backend: u32::from(backend),
         device: 0,
+        options: 0,
+        pad: [0; 3],
     }
 }
 
@@ -292,4 +295,64 @@ fn of_few_ports_none_is_missed() {
             open(&mut table, &opening, ports, SECOND, &mut Room::default(), &mut to).expect("a port is free");
         }
     }
+}
+
+/// The node that receives sees requests only, the backend's node both directions: neither forgets what is in use, and
+/// neither remembers it for ever.
+#[test]
+fn flows_answered_directly_end_on_both_nodes() {
+    let timeouts = Timeouts::default();
+    let after = |table: &Table, seconds: u64| expired(&table.entries, &timeouts, (seconds + 2) * SECOND).len();
+    for protocol in [proto::TCP, proto::UDP] {
+        let mut direct = Opening { options: Flow::DSR, ..opening(1, 1, 0, 0, false) };
+        direct.request.proto = protocol;
+        let mut receiver = Table::default();
+        let to = receiver.open(&direct).unwrap();
+        let announced = Opening { options: Flow::ANNOUNCED, ..direct };
+        let mut answerer = Table::default();
+        let mut there = Tuple::default();
+        accept(&mut answerer, &announced, PORTS, SECOND, &mut Room::default(), &mut there).unwrap();
+        assert_eq!(there, to);
+        assert_eq!((receiver.entries.len(), answerer.entries.len()), (2, 3));
+        let plain = answerer.entries[&to];
+        assert_eq!((plain.role, plain.to), (Role::Plain as u8, direct.request));
+        if protocol == proto::UDP {
+            // No answer is seen, and there may be many.
+            assert_eq!((after(&receiver, 100), after(&receiver, 121)), (0, 2));
+            assert_eq!((after(&answerer, 29), after(&answerer, 31)), (0, 3));
+            answerer.entries.get_mut(&to.reversed()).unwrap().seen = signal::OPENS;
+            assert_eq!((after(&answerer, 100), after(&answerer, 121)), (0, 3));
+            continue;
+        }
+        assert_eq!((after(&receiver, 59), after(&receiver, 61)), (0, 2));
+        for (table, limit) in [(&mut receiver, 21_600), (&mut answerer, 432_000)] {
+            table.entries.get_mut(&direct.request).unwrap().seen |= signal::CARRIES;
+            let all = table.entries.len();
+            assert_eq!((after(table, limit - 1), after(table, limit + 1)), (0, all));
+            table.entries.get_mut(&direct.request).unwrap().seen |= signal::FINISHES;
+            assert_eq!((after(table, 119), after(table, 121)), (0, all));
+        }
+    }
+}
+
+/// A connection that a backend would take for another one is not taken up; datagrams get another source port.
+#[test]
+fn announced_flows_that_clash_are_told_apart_or_refused() {
+    let mut table = Table::default();
+    let flow = |frontend: u8, protocol: u8| {
+        let mut opening = Opening { options: Flow::ANNOUNCED, ..opening(1, 1, frontend, 0, false) };
+        opening.request.proto = protocol;
+        opening
+    };
+    let mut to = Tuple::default();
+    let mut accept = |opening: &Opening| {
+        accept(&mut table, opening, PORTS, SECOND, &mut Room::default(), &mut to).map(|()| to.sport)
+    };
+    let first = flow(0, proto::TCP);
+    assert_eq!(accept(&first), Ok(first.request.sport));
+    assert_eq!(accept(&first), Ok(first.request.sport), "announced again");
+    assert_eq!(accept(&flow(1, proto::TCP)), Err(Failure::NoPort));
+    let first = flow(0, proto::UDP);
+    assert_eq!(accept(&first), Ok(first.request.sport));
+    assert_ne!(accept(&flow(1, proto::UDP)).unwrap(), first.request.sport);
 }

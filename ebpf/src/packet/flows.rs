@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use kpx_abi::packet::{FragmentKey, Packet, Ports, proto};
-use kpx_abi::{Device, Flow, Flows, Full, Mode, Opening, PortRange, Request, Room, TOUCH_NS, Tuple};
+use kpx_abi::{Addr, Device, Flow, Flows, Full, Mode, Opening, PortRange, Request, Room, TOUCH_NS, Tuple};
 
 /// Entries of a map before the loader sets what it needs.
 const DEFAULT: usize = 1024;
@@ -57,6 +57,12 @@ pub struct Scratch {
     pub room: Room,
     /// What is known of the flow.
     pub request: Request,
+    /// The device that a packet leaves by without the stack.
+    pub out: u32,
+    /// The largest packet that fits there, bytes.
+    pub fits: u32,
+    /// The address of this node that other nodes know.
+    pub from: Addr,
     /// A header to be written, or a question to the kernel.
     pub bytes: [u64; 16],
 }

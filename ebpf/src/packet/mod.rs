@@ -7,6 +7,7 @@
 //! The stack of a program is small, and what is inlined into it adds up: the functions that need much of it are
 //! functions of their own, and share a [`Scratch`].
 
+mod dsr;
 mod flows;
 mod new;
 mod own;
@@ -21,7 +22,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use kpx_abi::packet::{Extent, Kind, Packet, parse, proto, signal};
 use kpx_abi::{
-    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, PortRange, Reason, Role, masquerade, replaceable,
+    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, Options, PortRange, Reason, Role, masquerade, replaceable,
 };
 
 use crate::maps::{Kernel, count, settings};
@@ -74,8 +75,21 @@ fn run(skb: Skb, egress: bool) -> i32 {
         return NEXT;
     }
     match scratch.packet.kind {
+        Kind::Other if !egress && settings.options.has(Options::DSR) && dsr::encapsulated(&scratch.packet) => {
+            return dsr::receive(skb, scratch);
+        }
         Kind::Other => return NEXT,
-        Kind::Error => return quote::translate(skb, scratch),
+        Kind::Error => {
+            let outcome = quote::translate(skb, scratch);
+            // The stack's conntrack knows nothing of the flow that this is about.
+            return if outcome != quote::ONWARD {
+                outcome
+            } else if egress {
+                NEXT
+            } else {
+                dsr::forward_error(skb, scratch)
+            };
+        }
         Kind::LaterFragment => match fragment_ports(&scratch.packet) {
             Some(ports) => {
                 scratch.packet.tuple.sport = ports.src;
@@ -91,11 +105,12 @@ fn run(skb: Skb, egress: bool) -> i32 {
     let flow = Conntrack.find(&scratch.packet.tuple);
     if let Some(flow) = flow {
         // SAFETY: an element of the map; its role and device never change.
-        let (state, here, forward, direct) = unsafe {
+        let (state, here, role, direct, answered_there) = unsafe {
             let flow = &*flow;
-            let forward = flow.role == Role::Forward as u8;
-            (FlowState::from_number(flow.state), here(flow, egress), forward, flow.service == 0)
+            let direct = flow.service == 0;
+            (FlowState::from_number(flow.state), here(flow, egress), flow.role, direct, flow.has(Flow::DSR))
         };
+        let forward = role == Role::Forward as u8;
         match state {
             FlowState::Translate => {}
             FlowState::Pass => {
@@ -113,16 +128,23 @@ fn run(skb: Skb, egress: bool) -> i32 {
             return NEXT;
         }
         if here && !(forward && begins_anew(flow, &scratch.packet)) {
+            if !egress && forward && answered_there {
+                return dsr::forward(skb, flow, scratch);
+            }
             return follow(skb, flow, scratch);
         }
         if !here {
             mark(skb, flow, scratch);
         }
+        if role == Role::Plain as u8 && !egress {
+            dsr::pass(flow, scratch);
+            return NEXT;
+        }
     }
     if scratch.packet.kind as u8 == Kind::LaterFragment as u8 {
         return NEXT;
     }
-    new::first(skb, flow, scratch)
+    new::first(skb, flow, scratch, egress)
 }
 
 /// Reads the headers into `scratch.packet`; false if they are of no interest, or not understood.

@@ -8,9 +8,9 @@ use kpx_abi::{
 };
 
 use super::flows::{Conntrack, Scratch, is_direct, note_direct};
-use super::refuse::refuse;
+use super::refuse::{refuse, too_big};
 use super::skb::Skb;
-use super::{CHOSEN, DROP, NEXT, failed, mark, number, send};
+use super::{CHOSEN, DROP, NEXT, dsr, failed, mark, number, send};
 use crate::maps::{Counter, Kernel, count, stick, tally};
 
 /// What is to happen to a packet.
@@ -27,7 +27,7 @@ mod decision {
 
 /// Decides about a packet that belongs to no flow of ours.
 #[inline(always)]
-pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
+pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch, egress: bool) -> i32 {
     // After routing, only what the node itself sends is new: everything else has been seen before routing.
     if scratch.egress && skb.came_by() != 0 {
         return NEXT;
@@ -52,6 +52,17 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
         }
         _ => return pass(skb, known, scratch),
     }
+    let direct = !egress
+        && scratch.opening.options & Flow::DSR != 0
+        && match dsr::prepare(skb, scratch) {
+            dsr::READY => true,
+            dsr::TOO_BIG => return too_big(skb, scratch),
+            _ => {
+                scratch.opening.options = 0;
+                scratch.opening.masquerade = true;
+                false
+            }
+        };
     let outcome = begin(scratch);
     if outcome != CHOSEN {
         // Dropped, not left to the rules: the flow's next packet may find room, and two must not translate one flow.
@@ -60,6 +71,9 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
     }
     count(Reason::FlowOpened);
     tally(scratch.opening.service, Counter::Connects);
+    if direct {
+        return dsr::announce(skb, scratch);
+    }
     // A request's mark is its entry's to say.
     if let Some(flow) = Conntrack.find(&scratch.packet.tuple) {
         mark(skb, flow, scratch);
@@ -106,6 +120,8 @@ fn collides(scratch: &mut Scratch) -> bool {
         service: 0,
         backend: 0,
         device: 0,
+        options: 0,
+        pad: [0; 3],
     };
     true
 }
@@ -119,16 +135,18 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
         return observe(scratch, &verdict);
     }
     match verdict {
-        Verdict::Backend { service, id, backend, masquerade, sticky } => {
+        Verdict::Backend { service, id, backend, masquerade, direct, sticky } => {
             scratch.opening = Opening {
                 request: scratch.packet.tuple,
                 backend_addr: backend.addr,
                 backend_port: backend.port,
-                masquerade,
+                masquerade: masquerade && !direct,
                 apart: false,
                 service,
                 backend: id,
                 device: if scratch.egress { skb.device() } else { 0 },
+                options: if direct { Flow::DSR } else { 0 },
+                pad: [0; 3],
             };
             scratch.to = scratch.packet.tuple;
             scratch.to.dst = backend.addr;

@@ -1,13 +1,16 @@
 //! ICMP errors about translated packets: whoever sent the packet is to recognise it.
 
 use kpx_abi::packet::{Extent, Kind, parse};
-use kpx_abi::{Flow, FlowState, Reason, same};
+use kpx_abi::{Flow, FlowState, Reason, Role, same};
 
 use super::flows::{Conntrack, Scratch};
 use super::rewrite::{address_diff, port_diff, write_addresses, write_ports};
 use super::skb::{Checksum, Skb};
 use super::{DROP, NEXT, here, mark};
 use crate::maps::count;
+
+/// The error is about an answer that was not seen here, and is for a backend on another node.
+pub const ONWARD: i32 = 100;
 
 /// Translates an error, if it is about a packet that was translated here, or whose answers are.
 ///
@@ -36,6 +39,8 @@ pub fn translate(skb: Skb, scratch: &mut Scratch) -> i32 {
         }
         scratch.quoted_to = (*flow).to.reversed();
     }
+    // SAFETY: as above.
+    let onward = unsafe { (*flow).role == Role::Forward as u8 && (*flow).has(Flow::DSR) };
     let quoted = &scratch.quoted;
     let packet = &scratch.packet;
     scratch.to = packet.tuple;
@@ -59,7 +64,11 @@ pub fn translate(skb: Skb, scratch: &mut Scratch) -> i32 {
         && write_quoted_addresses(skb, scratch, inner)
         && write_addresses(skb, packet.network, packet.ipv6, to, outer);
     count(Reason::ErrorTranslated);
-    if written { NEXT } else { DROP }
+    match (written, onward) {
+        (true, true) => ONWARD,
+        (true, false) => NEXT,
+        (false, _) => DROP,
+    }
 }
 
 /// As in an outer header, but that the ICMP checksum has been told of all of it.

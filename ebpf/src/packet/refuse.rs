@@ -1,4 +1,4 @@
-//! Port unreachable, as the REJECT of kube-proxy's rules says it.
+//! Port unreachable, as the REJECT of kube-proxy's rules says it; and what size fits, of packets that the stack never sees.
 
 use aya_ebpf::helpers::generated::{bpf_redirect, bpf_skb_load_bytes};
 use kpx_abi::packet::{Bytes as _, Packet, proto};
@@ -16,17 +16,35 @@ const QUOTE6: (usize, usize) = (60, 48);
 
 /// Answers the packet and swallows it. The answer goes out by the device that the packet came by, to whoever sent it
 /// there; it comes from the address that the packet was sent to.
-#[inline(never)]
+#[inline(always)]
 pub fn refuse(skb: Skb, scratch: &mut Scratch) -> i32 {
+    count(Reason::PacketRefused);
+    // Destination unreachable, port unreachable (RFC 792, RFC 4443).
+    let head = if scratch.packet.ipv6 { [1, 4, 0, 0, 0, 0, 0, 0] } else { [3, 3, 0, 0, 0, 0, 0, 0] };
+    answer(skb, scratch, u64::from_ne_bytes(head))
+}
+
+/// Answers that packets have to fit into `scratch.fits`, and swallows the packet.
+#[inline(always)]
+pub fn too_big(skb: Skb, scratch: &mut Scratch) -> i32 {
+    count(Reason::DsrTooBig);
+    let [a, b, c, d] = scratch.fits.to_be_bytes();
+    // Packet too big (RFC 4443); fragmentation needed (RFC 1191).
+    let head = if scratch.packet.ipv6 { [2, 0, 0, 0, a, b, c, d] } else { [3, 4, 0, 0, 0, 0, c, d] };
+    answer(skb, scratch, u64::from_ne_bytes(head))
+}
+
+/// Answers with an ICMP message that begins with these bytes.
+#[inline(never)]
+fn answer(skb: Skb, scratch: &mut Scratch, head: u64) -> i32 {
     let length = scratch.packet.length;
     let built = match (scratch.packet.ipv6, length) {
-        (false, l) if l >= QUOTE4.0 as u32 => v4::<{ QUOTE4.0 }, { QUOTE4.0 + 8 }>(skb, scratch),
-        (false, l) if l >= QUOTE4.1 as u32 => v4::<{ QUOTE4.1 }, { QUOTE4.1 + 8 }>(skb, scratch),
-        (true, l) if l >= QUOTE6.0 as u32 => v6::<{ QUOTE6.0 }, { QUOTE6.0 + 8 }>(skb, scratch),
-        (true, l) if l >= QUOTE6.1 as u32 => v6::<{ QUOTE6.1 }, { QUOTE6.1 + 8 }>(skb, scratch),
+        (false, l) if l >= QUOTE4.0 as u32 => v4::<{ QUOTE4.0 }, { QUOTE4.0 + 8 }>(skb, scratch, head),
+        (false, l) if l >= QUOTE4.1 as u32 => v4::<{ QUOTE4.1 }, { QUOTE4.1 + 8 }>(skb, scratch, head),
+        (true, l) if l >= QUOTE6.0 as u32 => v6::<{ QUOTE6.0 }, { QUOTE6.0 + 8 }>(skb, scratch, head),
+        (true, l) if l >= QUOTE6.1 as u32 => v6::<{ QUOTE6.1 }, { QUOTE6.1 + 8 }>(skb, scratch, head),
         _ => false,
     };
-    count(Reason::PacketRefused);
     if !built || scratch.device.has(Device::ETHERNET) && !turn_round(skb) {
         return DROP;
     }
@@ -43,14 +61,11 @@ fn turn_round(skb: Skb) -> bool {
 
 /// Where an ICMP message is built: its header of eight bytes and the quotation.
 #[inline(always)]
-fn message<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch, head: [u8; 4]) -> Option<*mut [u8; M]> {
+fn message<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch, head: u64) -> Option<*mut [u8; M]> {
     let bytes: *mut [u8; M] = (&raw mut scratch.bytes).cast();
+    scratch.bytes[0] = head;
     // SAFETY: the room is larger than any message, and no reference to it is alive.
     unsafe {
-        (*bytes)[0] = head[0];
-        (*bytes)[1] = head[1];
-        (&raw mut (*bytes)[2]).cast::<u16>().write_unaligned(0);
-        (&raw mut (*bytes)[4]).cast::<u32>().write_unaligned(0);
         let quotation = (&raw mut (*bytes)[8]).cast();
         let status = bpf_skb_load_bytes(skb.raw().cast(), scratch.packet.network, quotation, Q as u32);
         (status == 0).then_some(bytes)
@@ -64,9 +79,8 @@ fn make_room<const Q: usize>(skb: Skb, packet: &Packet, header: i32) -> bool {
 }
 
 #[inline(always)]
-fn v4<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch) -> bool {
-    // Destination unreachable, port unreachable (RFC 792).
-    let Some(message) = message::<Q, M>(skb, scratch, [3, 3, 0, 0]) else { return false };
+fn v4<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch, head: u64) -> bool {
+    let Some(message) = message::<Q, M>(skb, scratch, head) else { return false };
     let packet = &scratch.packet;
     // A quotation with options may end before the ports.
     if packet.transport - packet.network + 8 > Q as u32 {
@@ -106,9 +120,8 @@ fn v4<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch) -> bool {
 }
 
 #[inline(always)]
-fn v6<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch) -> bool {
-    // Destination unreachable, port unreachable (RFC 4443).
-    let Some(message) = message::<Q, M>(skb, scratch, [1, 4, 0, 0]) else { return false };
+fn v6<const Q: usize, const M: usize>(skb: Skb, scratch: &mut Scratch, head: u64) -> bool {
+    let Some(message) = message::<Q, M>(skb, scratch, head) else { return false };
     scratch.to = scratch.packet.tuple.reversed();
     let packet = &scratch.packet;
     if packet.transport - packet.network + 8 > Q as u32 {

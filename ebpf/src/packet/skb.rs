@@ -19,6 +19,9 @@ mod flag {
     pub(super) const MARK_MANGLED_0: u64 = 1 << 5;
     /// The header is put between the link and the network layer.
     pub(super) const ADJ_ROOM_MAC: u32 = 1;
+    /// What is put there is an IPv4 header, or one of IPv6: devices are to know.
+    pub(super) const ENCAP_L3_IPV4: u64 = 1 << 1;
+    pub(super) const ENCAP_L3_IPV6: u64 = 1 << 2;
 }
 
 /// A checksum and what it is over.
@@ -64,6 +67,8 @@ impl Skb {
         device: ifindex;
         /// The device that it came in by; 0 of what the node itself sends.
         came_by: ingress_ifindex;
+        /// Payload of each of the segments that the device is to cut it into, bytes; 0 of a packet that stays whole.
+        segment: gso_size;
         /// Whether a VLAN tag waits beside the packet: the VLAN's device will see it without.
         tagged: vlan_present;
     }
@@ -136,6 +141,21 @@ impl Skb {
     pub fn insert(&self, length: i32) -> bool {
         // SAFETY: as above.
         unsafe { bpf_skb_adjust_room(self.0, length, flag::ADJ_ROOM_MAC, 0) == 0 }
+    }
+
+    /// Makes room for an IP header in front of the one there is.
+    #[inline(always)]
+    pub fn encapsulate(&self, length: i32, ipv6: bool) -> bool {
+        let flags = if ipv6 { flag::ENCAP_L3_IPV6 } else { flag::ENCAP_L3_IPV4 };
+        // SAFETY: as above.
+        unsafe { bpf_skb_adjust_room(self.0, length, flag::ADJ_ROOM_MAC, flags) == 0 }
+    }
+
+    /// Takes that header away.
+    #[inline(always)]
+    pub fn decapsulate(&self, length: i32) -> bool {
+        // SAFETY: as above.
+        unsafe { bpf_skb_adjust_room(self.0, -length, flag::ADJ_ROOM_MAC, 0) == 0 }
     }
 }
 

@@ -11,7 +11,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_xdp_load_bytes, bpf_xdp
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use kpx_abi::packet::{Bytes, Extent, Kind, parse, proto, signal};
-use kpx_abi::{Device, FlowState, Hook, Mode, Reason, Role};
+use kpx_abi::{Device, Flow, FlowState, Hook, Mode, Reason, Role};
 
 use super::flows::{Conntrack, Scratch, device, scratch, touch};
 use super::own::{SUCCESS, ask};
@@ -95,7 +95,11 @@ fn translate(scratch: &mut Scratch) -> bool {
         if !matches!((*first).hook(), Some(Hook::Ingress)) || (*first).device != 0 || (*first).state != TRANSLATE {
             return false;
         }
-        if (*first).role == Role::Forward as u8 && scratch.packet.tuple.proto == proto::UDP && unserved(&*first) {
+        // Every datagram of a flow that is answered directly is announced, which is tc's business.
+        if (*first).role == Role::Forward as u8
+            && scratch.packet.tuple.proto == proto::UDP
+            && ((*first).has(Flow::DSR) || unserved(&*first))
+        {
             return false;
         }
         scratch.to = (*first).to;

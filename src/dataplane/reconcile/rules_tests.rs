@@ -294,7 +294,8 @@ proptest! {
     ) {
         let setup = Setup { masquerade_all, detector };
         let table = table(&services, setup);
-        let node = Node { pods: [detector; 2], selection: BackendSelection::Random, maglev_size: 251 };
+        let node =
+            Node { pods: [detector; 2], selection: BackendSelection::Random, maglev_size: 251, direct: false };
         let wanted = Wanted::of(table.frontends(), &node);
         prop_assert_eq!(wanted.len(), services.len(), "frontends of one port share a service id");
         let mut image = Image::empty(ROOMY);

@@ -32,6 +32,8 @@ pub(in crate::dataplane) struct Node {
     pub(in crate::dataplane) selection: BackendSelection,
     /// Size of a Maglev table.
     pub(in crate::dataplane) maglev_size: u32,
+    /// Whether backends on other nodes answer clients outside directly, where their policy is Cluster.
+    pub(in crate::dataplane) direct: bool,
 }
 
 impl Node {
@@ -215,8 +217,10 @@ fn flags(frontend: &Frontend, node: &Node) -> Flags {
     // Without a way to recognise pods kube-proxy masquerades nobody for being none.
     let off_cluster =
         frontend.masquerade == Masquerade::OffCluster && node.recognises_pods(Family::of(frontend.key.ip));
+    let external = frontend.key.exposure.is_external() && frontend.external_policy == Policy::Cluster;
     Flags::default()
         .with_exposure(exposure)
+        .with(Flags::DSR, node.direct && external)
         .with(Flags::INTERNAL_LOCAL, frontend.internal_policy == Policy::Local)
         .with(Flags::EXTERNAL_LOCAL, frontend.external_policy == Policy::Local)
         .with(Flags::EMPTY_DROPS, drops)

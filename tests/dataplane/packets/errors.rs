@@ -14,7 +14,7 @@ use super::world::{CLUSTER_IP, NODE, POD, REMOTE, VIP, World, at, socket};
 /// What a TCP connection and a datagram of a connected socket end with, in both families.
 ///
 /// An error that arrives while connect() still sends its SYN is lost on the kernel: it takes the next SYN to be told.
-fn endings(world: &World, space: &str, addr: [&str; 2], port: u16, patience: Duration) -> Vec<ErrorKind> {
+pub(super) fn endings(world: &World, space: &str, addr: [&str; 2], port: u16, patience: Duration) -> Vec<ErrorKind> {
     world.inside(space, || {
         let mut found = Vec::new();
         for (family, addr) in addr.iter().enumerate() {
@@ -30,7 +30,7 @@ fn endings(world: &World, space: &str, addr: [&str; 2], port: u16, patience: Dur
     })
 }
 
-const REFUSED: [ErrorKind; 4] = [ErrorKind::ConnectionRefused; 4];
+pub(super) const REFUSED: [ErrorKind; 4] = [ErrorKind::ConnectionRefused; 4];
 const SILENT: [ErrorKind; 4] = [ErrorKind::TimedOut, ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::WouldBlock];
 
 #[test]

@@ -89,6 +89,11 @@ impl Tables {
         }
     }
 
+    /// Marks a network.
+    pub(super) fn network(&mut self, length: u32, prefix: &str, flags: NetworkFlags) {
+        self.networks.insert(&Key::new(length, ip(prefix)), flags, 0).expect(TAKES);
+    }
+
     /// Describes an Ethernet device.
     pub(super) fn ethernet_device(&mut self, index: u32) {
         let device = Device { flags: Device::ETHERNET, ..Device::default() };

@@ -3,6 +3,7 @@
 mod apart;
 mod crafted;
 mod devices;
+mod dsr;
 mod errors;
 mod filters;
 mod flows;

@@ -120,6 +120,11 @@ impl Talk {
         }
     }
 
+    /// The client's address and port as the client knows them.
+    pub(super) fn local(&self) -> SocketAddr {
+        self.stream.local_addr().expect("a connection has two ends")
+    }
+
     /// Ends the connection by a reset.
     pub(crate) fn abort(self) {
         rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket can be told so");

@@ -15,9 +15,10 @@ use crate::support;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
-/// Where things are. The node under test is `NODE`; the other one only routes.
+/// Where things are. The node under test is `NODE`; the other one only routes, unless it gets a dataplane too.
 pub(crate) const CLIENT: [&str; 2] = ["192.168.77.100", "fd77::100"];
 pub(crate) const NODE: [&str; 2] = ["192.168.77.1", "fd77::1"];
+pub(crate) const OTHER: [&str; 2] = ["192.168.77.2", "fd77::2"];
 /// The addresses of the node's bridge, which its pods see as the node's.
 pub(crate) const BRIDGE: [&str; 2] = ["10.244.1.1", "fd44:1::1"];
 /// Two pods of the node, one of the other node.
@@ -37,6 +38,8 @@ pub(crate) struct World {
     prefix: String,
     mount: tempfile::TempDir,
     pub(crate) paths: Paths,
+    /// Of the other node.
+    pub(crate) other: Paths,
 }
 
 impl World {
@@ -56,7 +59,8 @@ impl World {
         let cgroup = cgroups.join(&prefix);
         fs_err::create_dir(&cgroup).expect("root can make a cgroup");
         let paths = Paths { pins: mount_point.path().join("kpx"), cgroup };
-        let world = World { prefix, mount: mount_point, paths };
+        let other = Paths { pins: mount_point.path().join("other"), ..paths.clone() };
+        let world = World { prefix, mount: mount_point, paths, other };
         world.build();
         test(&world);
     }
@@ -99,7 +103,7 @@ impl World {
             batch(&lines);
         });
         self.node("node", NODE, 1, &[("pod", POD), ("neighbour", NEIGHBOUR)]);
-        self.node("other", ["192.168.77.2", "fd77::2"], 2, &[("remote", REMOTE)]);
+        self.node("other", OTHER, 2, &[("remote", REMOTE)]);
         self.inside("node", || {
             batch(&["route add 10.244.2.0/24 via 192.168.77.2", "route add fd44:2::/64 via fd77::2"]);
         });
@@ -184,12 +188,29 @@ impl World {
 
     /// The dataplane of the node, attached to all its devices, in this mode.
     pub(super) fn dataplane(&self, capacity: &Capacity, mode: Mode) -> (Dataplane, Tables) {
-        self.inside("node", || {
-            let mut dataplane = Dataplane::install(&self.paths, capacity).expect("it can be installed");
+        self.dataplane_of("node", &self.paths, &[NODE, BRIDGE].concat(), capacity, mode)
+    }
+
+    /// The same of the other node.
+    pub(super) fn other_dataplane(&self, capacity: &Capacity, mode: Mode) -> (Dataplane, Tables) {
+        let bridge = ["10.244.2.1", "fd44:2::1"];
+        self.dataplane_of("other", &self.other, &[OTHER, bridge].concat(), capacity, mode)
+    }
+
+    fn dataplane_of(
+        &self,
+        space: &str,
+        paths: &Paths,
+        addresses: &[&str],
+        capacity: &Capacity,
+        mode: Mode,
+    ) -> (Dataplane, Tables) {
+        self.inside(space, || {
+            let mut dataplane = Dataplane::install(paths, capacity).expect("it can be installed");
             dataplane.attach_devices(|_| true, |_| false).expect("it can be attached");
             dataplane.set_mode(mode).expect("its mode can be set");
-            let mut tables = Tables::open(&self.paths);
-            tables.node(&[NODE, BRIDGE].concat(), &["10.244.0.0/16", "fd44::/16"]);
+            let mut tables = Tables::open(paths);
+            tables.node(addresses, &["10.244.0.0/16", "fd44::/16"]);
             (dataplane, tables)
         })
     }
@@ -197,18 +218,20 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let remove = || {
-            let file = fs_err::File::open(format!("/run/netns/{}", self.name("node")))?;
+        let remove = |space: &str, paths: &Paths| {
+            let file = fs_err::File::open(format!("/run/netns/{}", self.name(space)))?;
             std::thread::scope(|scope| {
                 let removal = scope.spawn(|| {
                     move_into_link_name_space(rustix::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network))?;
-                    drop(Dataplane::remove(&self.paths));
+                    drop(Dataplane::remove(paths));
                     std::io::Result::Ok(())
                 });
                 removal.join().unwrap_or(Ok(()))
             })
         };
-        let _: std::io::Result<()> = remove();
+        for (space, paths) in [("node", &self.paths), ("other", &self.other)] {
+            let _: std::io::Result<()> = remove(space, paths);
+        }
         let _ = unmount(self.mount.path(), UnmountFlags::DETACH);
         let _ = fs_err::remove_dir(&self.paths.cgroup);
         for space in SPACES.into_iter().chain([LATE]) {
