@@ -177,7 +177,7 @@ fn relatives<E>(
     };
     let answer = match flow.role {
         role if role == Role::Reply as u8 => *key,
-        role if role == Role::Masquerade as u8 => key.reversed(),
+        role if role == Role::Masquerade as u8 || role == Role::Plain as u8 => key.reversed(),
         role if role == Role::Unmasquerade as u8 => flow.to,
         _ => flow.to.reversed(),
     };
