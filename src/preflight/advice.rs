@@ -10,8 +10,7 @@ use super::cluster::Cluster;
 use super::feature::{Area, Target};
 use crate::severity::Severity;
 
-/// Services below which the rules of kube-proxy cost too little to be worth a change by themselves. iptables mode walks one rule
-/// for each Service port: a few dozen are walked in microseconds, and only by the first packet of a connection.
+/// Services below which a change is hardly worth its while for the rules' cost alone: a rule of thumb, not measured.
 const FEW: usize = 50;
 
 /// Which way the facts lean.
@@ -83,7 +82,10 @@ pub(super) fn advise(judged: &[Judged], cluster: &Cluster, target: Target) -> Ad
     match cluster.services {
         Some(count) if count < FEW => add(
             Leaning::Stay,
-            format!("{}: below some {FEW} the rules cost next to nothing.", crate::ui::count(count, "Service")),
+            format!(
+                "{}: below some {FEW} (a rule of thumb) there is little to win.",
+                crate::ui::count(count, "Service")
+            ),
         ),
         Some(count) => {
             add(

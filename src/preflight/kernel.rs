@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 
 use super::answer::{Answer, Basis, Finding};
-use super::feature::Feature;
+use super::feature::{Area, Feature};
 use crate::error::Hinted;
 use crate::inspect::btf::{Btf, BtfError};
 
@@ -225,6 +225,10 @@ impl Kernel {
                     None => return Finding::known(false, format!("CONFIG_{option} is not set")),
                 }
             }
+        }
+        // A configuration can rule out what a node is set up for, and no more.
+        if feature.area == Area::Node {
+            return Finding::unknown("only the node itself can tell");
         }
         let configured = match (&self.config, modules.as_slice()) {
             (None, _) => String::new(),
