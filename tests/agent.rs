@@ -12,3 +12,4 @@ mod rig;
 mod rules;
 mod serving;
 mod streams;
+mod upgrade;

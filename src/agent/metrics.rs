@@ -44,6 +44,8 @@ pub(super) struct Metrics {
     pub(super) sockets_closed: Family<Label, Counter>,
     /// Things found missing and put back.
     pub(super) repairs: Family<Label, Counter>,
+    /// Times that another kpx's dataplane was taken over.
+    pub(super) upgrades: Family<Label, Counter>,
     /// Failures to write the maps.
     pub(super) write_failures: Family<Label, Counter>,
     /// Objects that cannot be read now.
@@ -98,6 +100,7 @@ impl Metrics {
             conntrack_time: coarse(),
             sockets_closed: Family::default(),
             repairs: Family::default(),
+            upgrades: Family::default(),
             write_failures: Family::default(),
             unreadable: Gauge::default(),
             conditions: Family::default(),
@@ -142,6 +145,7 @@ impl Metrics {
         add("event_to_map_seconds", "Time from an event's arrival until the maps had it", &self.event_to_map);
         add("sockets_closed", "Sockets closed since their backend has gone, by protocol", &self.sockets_closed);
         add("repairs", "Things found missing and put back, by kind", &self.repairs);
+        add("upgrades", "Dataplanes of another kpx taken over, by what was replaced", &self.upgrades);
         add("write_failures", "Failures to write the maps, by map", &self.write_failures);
         add("unreadable_objects", "API objects that cannot be read now", &self.unreadable);
         add("condition", "1 where something is wrong, by kind", &self.conditions);

@@ -38,6 +38,8 @@ pub(super) enum Condition {
     Node,
     /// Stale flows or sockets cannot be found or ended.
     Cleanup,
+    /// The programs that serve are another kpx's, and are not replaced.
+    Upgrade,
 }
 
 impl Condition {
@@ -54,6 +56,7 @@ impl Condition {
             Self::Locked => "Locked",
             Self::Node => "Node",
             Self::Cleanup => "Cleanup",
+            Self::Upgrade => "Upgrade",
         }
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct Writer {
     all_owed: bool,
     /// Whether something was left in that may have to go, since not every object could be read.
     held_back: bool,
+    /// Whether this agent has brought the programs to its own, or tried to. Once is enough: of two agents that run at a time,
+    /// the later one's programs stay.
+    upgraded: bool,
 }
 
 /// Sizes of maps that the operator chose.
@@ -153,6 +156,7 @@ impl Writer {
             owed: BTreeSet::new(),
             all_owed: true,
             held_back: false,
+            upgraded: false,
         }
     }
 
@@ -168,7 +172,12 @@ impl Writer {
 
     /// Whether an earlier kpx's dataplane serves.
     pub(super) fn serves_already(&self, attach: &Attach) -> Result<bool, DataplaneError> {
-        let Some(found) = Dataplane::adopt(&self.paths)? else { return Ok(false) };
+        let found = match Dataplane::adopt(&self.paths) {
+            // It is taken over when all objects are known, and can be asked then.
+            Err(DataplaneError::Layout { .. } | DataplaneError::Unfinished { .. }) => None,
+            result => result?,
+        };
+        let Some(found) = found else { return Ok(false) };
         serves(&found, attach)
     }
 
@@ -224,7 +233,7 @@ impl Writer {
         shared: &Shared,
     ) -> Written {
         if self.dataplane.is_none() {
-            match self.open(table, place, stance) {
+            match self.open(table, place, stance, shared) {
                 Ok(Some(dataplane)) => self.dataplane = Some(dataplane),
                 Ok(None) => return Written::Nothing,
                 Err(error) => return failed(&error, shared),
@@ -264,10 +273,27 @@ impl Writer {
         }
     }
 
-    fn open(&self, table: &LiveTable, place: &Place, stance: Stance) -> Result<Option<Dataplane>, DataplaneError> {
+    fn open(
+        &mut self,
+        table: &LiveTable,
+        place: &Place,
+        stance: Stance,
+        shared: &Shared,
+    ) -> Result<Option<Dataplane>, DataplaneError> {
+        let pinned = Dataplane::adopt(&self.paths);
         if stance == Stance::Migrating {
-            return Dataplane::adopt(&self.paths);
+            let other = match &pinned {
+                Ok(found) => found.as_ref().is_some_and(|dataplane| !dataplane.is_current()),
+                Err(error) => matches!(error, DataplaneError::Layout { .. } | DataplaneError::Unfinished { .. }),
+            };
+            let text = "the programs are another kpx's: they are replaced once no migration is open";
+            shared.condition(Condition::Upgrade, other.then(|| text.to_owned()));
+            return pinned;
         }
+        if self.upgraded && matches!(pinned, Ok(Some(_))) {
+            return pinned;
+        }
+        self.upgraded = true;
         // Where rules stand, their flows need room. Where they cannot be counted, attaching will say so.
         let carried = conntrack::carried(table).map_or(0, |carried| carried.len());
         let computed = Capacity::for_table(&table.table(place)).with_flows(carried);
@@ -277,7 +303,23 @@ impl Writer {
             slots: self.sizes.slots.unwrap_or(computed.slots),
             ..computed
         };
-        Dataplane::install(&self.paths, &capacity).map(Some)
+        match (Dataplane::install(&self.paths, &capacity), pinned) {
+            (Ok(dataplane), _) => {
+                shared.condition(Condition::Upgrade, None);
+                tell_upgrade(&dataplane, shared);
+                Ok(Some(dataplane))
+            }
+            // The old programs serve on, and the maps are the same: these follow the API as before.
+            (Err(error), Ok(Some(dataplane))) => {
+                let text = format!("the programs are another kpx's and stay: {}", with_causes(&error));
+                shared.condition(Condition::Upgrade, Some(text));
+                Ok(Some(dataplane))
+            }
+            (Err(error), _) => {
+                self.upgraded = false;
+                Err(error)
+            }
+        }
     }
 
     /// Attaches what is to be attached and lets it serve; what was pinned or attached before and is no longer, is so again.
@@ -414,6 +456,13 @@ fn leave_to_rules(dataplane: &mut Dataplane, wanted: &Wanted<'_>) -> Result<(), 
     let flows = dataplane.leave_to_rules(&carried, wanted.udp_time)?;
     tracing::info!(flows, "kube-proxy's rules stand: their flows of datagrams stay theirs");
     Ok(())
+}
+
+fn tell_upgrade(dataplane: &Dataplane, shared: &Shared) {
+    let Some(upgrade) = dataplane.upgraded() else { return };
+    let kind = if upgrade.from == upgrade.to { "programs" } else { "layout" };
+    tracing::info!(from = upgrade.from, to = upgrade.to, "another kpx's programs are replaced by this one's");
+    shared.metrics.upgrades.get_or_create(&super::metrics::label("kind", kind)).inc();
 }
 
 fn fill(dataplane: &mut Dataplane, table: &LiveTable, place: &Place, partial: bool) -> Result<(), DataplaneError> {

@@ -1,6 +1,7 @@
 //! Attaches the programs of the packet path to network devices: by pinned tcx links, and before Linux 6.6 by filters of a
 //! clsact qdisc, which stay of themselves.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 
 use super::devices::NodeDevice;
 use super::error::DataplaneError;
+use super::links::renew_one;
 use super::load::gone;
 use super::pins::Paths;
 use crate::inspect::bpf::sys;
@@ -159,6 +161,54 @@ fn linked_to(path: &Path) -> Result<Option<u32>, DataplaneError> {
     }
 }
 
+/// Gives the hooks of these devices that are ours the programs pinned in `programs`, what translates answers first; `before` is
+/// called ahead of each. What is not attached stays so. `named` are the devices that there are.
+pub(super) fn renew(
+    paths: &Paths,
+    programs: &Path,
+    indexes: &BTreeSet<u32>,
+    named: &BTreeMap<u32, String>,
+    before: &mut dyn FnMut() -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    for index in indexes {
+        for hook in &PACKET_HOOKS {
+            let link = pin(paths, hook.program, *index);
+            if link.exists() {
+                renew_one(&link, &programs.join(hook.program), before)?;
+            } else if let Some(name) = named.get(index) {
+                before()?;
+                renew_filter(&programs.join(hook.program), hook, name).map_err(|source| DataplaneError::Device {
+                    action: "replace the program of",
+                    device: name.clone(),
+                    source: Box::new(source),
+                })?;
+            }
+        }
+        // A kernel that has lost the short cut's helpers is another kernel, and has no pins.
+        let short_cut = programs.join(SHORT_CUT);
+        if short_cut.exists() {
+            renew_one(&pin(paths, SHORT_CUT, *index), &short_cut, before)?;
+        }
+    }
+    Ok(())
+}
+
+/// Replaces the program of our filter in its place: packets meet the one or the other. Nothing where there is no filter.
+fn renew_filter(program: &Path, hook: &PacketHook, device: &str) -> Result<(), ProgramError> {
+    let filter = SchedClassifierLink::attached(device, hook.attach, PRIORITY, HANDLE, None)?;
+    let mut program = SchedClassifier::from_pin(program)?;
+    match program.attach_to_link(filter) {
+        // The filter is the kernel's: see `attach_filter`.
+        Ok(id) => program.take_link(id).map(std::mem::forget),
+        Err(ProgramError::TcError(TcError::NetlinkError(error)))
+            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Names of pinned links.
 fn links(paths: &Paths) -> Result<Vec<String>, DataplaneError> {
     let entries = match fs_err::read_dir(paths.links()) {
@@ -245,7 +295,7 @@ mod tests {
             #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             command::output("ip", ["link", "add", "port", "type", "veth", "peer", "name", "peer"], None).unwrap();
-            load::load_and_pin(&paths, &Capacity::default()).unwrap();
+            load::load_new(&paths, &Capacity::default()).unwrap();
             let attach = || {
                 PACKET_HOOKS.each_ref().map(|hook| {
                     let program = SchedClassifier::from_pin(paths.programs().join(hook.program));
@@ -263,6 +313,16 @@ mod tests {
             command::output("tc", ["qdisc", "del", "dev", "port", "clsact"], None).unwrap();
             assert_eq!([attach(), attach()], [[true; 2], [false; 2]]);
             once();
+            let before = shown();
+            // Others take their place, where they are.
+            let next = paths.staged();
+            load::load_new(&next, &Capacity::default()).unwrap();
+            let name = BTreeMap::from([(1, "port".to_owned()), (2, "peer".to_owned())]);
+            renew(&paths, &next.programs(), &BTreeSet::from([1, 2]), &name, &mut || Ok(())).unwrap();
+            for (filters, before) in shown().iter().zip(&before) {
+                assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
+                assert_ne!(filters, before, "its id is another");
+            }
             for _ in 0..2 {
                 detach(&paths, 1, Some("port")).unwrap();
                 assert_eq!(shown(), ["", ""]);

@@ -129,6 +129,40 @@ pub enum DataplaneError {
         /// What is needed.
         expected: u32,
     },
+    /// The pinned dataplane is of a newer layout.
+    #[error("the dataplane in {} has layout {found}: a newer kpx made it, this one knows layouts up to {known}", pins.display())]
+    Newer {
+        /// The pins' directory.
+        pins: PathBuf,
+        /// Its layout.
+        found: u32,
+        /// The newest layout that this kpx knows.
+        known: u32,
+    },
+    /// An upgrade was killed, or failed, after the new programs were attached.
+    #[error("an upgrade of the dataplane in {} has ended half-way", pins.display())]
+    Unfinished {
+        /// The pins' directory.
+        pins: PathBuf,
+    },
+    /// A map cannot be carried over.
+    #[error("map {map} in {} cannot be carried over from layout {from} to layout {to}", pins.display())]
+    Carry {
+        /// The pins' directory.
+        pins: PathBuf,
+        /// Name of the map.
+        map: &'static str,
+        /// The layout found.
+        from: u32,
+        /// The layout of this kpx.
+        to: u32,
+    },
+    /// The object cannot be read.
+    #[error("the eBPF object of this kpx is damaged")]
+    Parse {
+        /// Why.
+        source: Box<aya_obj::ParseError>,
+    },
     /// Attached, but pins are missing.
     #[error("the dataplane in {} is attached, but lacks {}", pins.display(), missing.join(", "))]
     Damaged {
@@ -197,7 +231,22 @@ impl Hinted for DataplaneError {
             Self::Verifier { .. } => {
                 line("this is a bug of kpx on this kernel: please report it with this text and `kpx version`")
             }
-            Self::Layout { .. } => line("roll back with the kpx that made them, then apply again with this one"),
+            Self::Layout { .. } => vec![
+                "take it over, without interrupting anything: kpx agent".to_owned(),
+                "while a migration is open, which the agent leaves alone, first end it with the kpx that began it: \
+                 kpx migrate rollback"
+                    .to_owned(),
+            ],
+            Self::Newer { .. } => vec![
+                "go on with the newer kpx: `kpx version` tells the layout of each".to_owned(),
+                "or give the node back to kube-proxy before this one is used: kpx migrate rollback".to_owned(),
+            ],
+            Self::Unfinished { .. } => line("finish it: kpx agent"),
+            Self::Carry { .. } => vec![
+                "the old programs stay and serve: go on with the kpx that made them".to_owned(),
+                "or give the node back to kube-proxy and begin anew: kpx migrate rollback".to_owned(),
+            ],
+            Self::Parse { .. } => line("install kpx again"),
             Self::Damaged { .. } => line("roll back: kpx migrate rollback"),
             Self::OtherCgroup { .. } => line("name the cgroup it was installed for: --cgroup PATH"),
             Self::Full(full) if full.map == kpx_abi::map_name::YIELD => line(

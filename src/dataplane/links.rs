@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use super::attach::{PACKET_HOOKS, SHORT_CUT};
 use super::error::DataplaneError;
 use super::hooks::{HOOKS, Hook};
 use super::load::gone;
@@ -68,6 +69,47 @@ fn attach_one(paths: &Paths, hook: &Hook, path: &PathBuf) -> Result<(), Dataplan
     let link = hook.attach(&paths.programs().join(hook.program), paths.open_cgroup()?)?;
     link.pin(path).map_err(|source| DataplaneError::Pin { path: path.clone(), source: Box::new(source) })?;
     Ok(())
+}
+
+/// Gives every attached link the program of `programs` that it is named for, what restores addresses first; `before` is
+/// called ahead of each. What is not attached stays so.
+pub(super) fn renew(
+    paths: &Paths,
+    programs: &Path,
+    before: &mut dyn FnMut() -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    for hook in &HOOKS {
+        renew_one(&paths.links().join(hook.program), &programs.join(hook.program), before)?;
+    }
+    Ok(())
+}
+
+/// Gives a pinned link another program, unless it has that; nothing where there is no such link, or it is off its hook.
+pub(super) fn renew_one(
+    link: &Path,
+    program: &Path,
+    before: &mut dyn FnMut() -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| DataplaneError::Object { action, path, source }
+    };
+    let Some(fd) = open(link)? else { return Ok(()) };
+    let now = sys::link_info(fd.as_fd()).map_err(failed("ask about", link))?;
+    let new = sys::obj_get(program).map_err(failed("open", program))?;
+    let wanted = sys::program_info(new.as_fd()).map_err(failed("ask about", program))?;
+    // Of every kind of link, the first word of its place is 0 once its hook is gone: part of a cgroup's id, an interface.
+    let off = now.interface() == 0;
+    if off || now.program_id == wanted.id {
+        return Ok(());
+    }
+    before()?;
+    sys::link_update(fd.as_fd(), new.as_fd()).map_err(failed("replace the program of", link))
+}
+
+/// The names of all programs.
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    HOOKS.iter().map(|hook| hook.program).chain(PACKET_HOOKS.iter().map(|hook| hook.program)).chain([SHORT_CUT])
 }
 
 pub(super) fn attachment(paths: &Paths) -> Result<Attachment, DataplaneError> {

@@ -1,6 +1,8 @@
 //! Loads the object, pins its maps and programs, takes half-made pins away.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 
 use aya::programs::{ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
@@ -12,6 +14,7 @@ use super::attach::{PACKET_HOOKS, SHORT_CUT};
 use super::error::{DataplaneError, missing_capabilities};
 use super::hooks::HOOKS;
 use super::pins::Paths;
+use super::upgrade;
 
 /// The compiled programs; `cargo xtask ebpf --check` proves that they come from `ebpf/`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/kpx.bpf.o"));
@@ -19,7 +22,7 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARG
 /// Lets the kernel verify every program, with small maps, and keeps nothing of it.
 pub fn verify() -> Result<(), DataplaneError> {
     let small = Capacity { frontends: 16, backends: 16, slots: 64, affinity: 64, ..Capacity::default() };
-    let mut object = maps(&small)?;
+    let mut object = maps(OBJECT, &sizes(&small), &BTreeMap::new())?;
     for hook in &HOOKS {
         let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
         hook.verify(program)?;
@@ -33,20 +36,12 @@ pub fn verify() -> Result<(), DataplaneError> {
     Ok(())
 }
 
-/// Reads the object and creates its maps.
-fn maps(capacity: &Capacity) -> Result<Ebpf, DataplaneError> {
-    let missing = missing_capabilities();
-    if !missing.is_empty() {
-        return Err(DataplaneError::Capability { missing });
-    }
-    // Where it cannot be found out, the helper counts as missing: then refusals are left to the rules.
-    let set_retval =
-        u32::from(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false));
-    let mut loader = EbpfLoader::new();
-    // The programs need nothing of the kernel's own BTF.
-    loader.btf(None);
-    loader.override_global("HAVE_SET_RETVAL", &set_retval, true);
-    for (map, size) in [
+/// How many elements each map has room for, of those whose object does not say.
+pub(super) type Sizes = BTreeMap<&'static str, u32>;
+
+/// The sizes of the maps of a new dataplane.
+pub(super) fn sizes(capacity: &Capacity) -> Sizes {
+    Sizes::from([
         (map_name::INDEX, capacity.frontends),
         (map_name::FRONTENDS, capacity.entries()),
         (map_name::STATS, capacity.frontends + 1),
@@ -61,19 +56,50 @@ fn maps(capacity: &Capacity) -> Result<Ebpf, DataplaneError> {
         (map_name::CONNTRACK, capacity.conntrack),
         (map_name::FRAGMENTS, capacity.fragments),
         (map_name::DIRECT, capacity.direct),
-    ] {
-        loader.map_max_entries(map, size);
-    }
-    loader.load(OBJECT).map_err(DataplaneError::of_load)
+    ])
 }
 
-/// Loads and pins maps and programs, in that order. Nothing is attached.
-pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), DataplaneError> {
-    let mut object = maps(capacity)?;
+/// Loads and pins the maps and programs of a new dataplane. Nothing is attached.
+pub(super) fn load_new(paths: &Paths, capacity: &Capacity) -> Result<(), DataplaneError> {
+    load_and_pin(paths, OBJECT, &sizes(capacity), &BTreeMap::new())
+}
+
+/// Reads an object and creates its maps, but for those `kept`.
+fn maps(object: &[u8], sizes: &Sizes, kept: &BTreeMap<&'static str, PathBuf>) -> Result<Ebpf, DataplaneError> {
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(DataplaneError::Capability { missing });
+    }
+    // Where it cannot be found out, the helper counts as missing: then refusals are left to the rules.
+    let set_retval =
+        u32::from(is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false));
+    let mut loader = EbpfLoader::new();
+    // The programs need nothing of the kernel's own BTF.
+    loader.btf(None);
+    loader.override_global("HAVE_SET_RETVAL", &set_retval, true);
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
+    }
+    for (map, pin) in kept {
+        loader.map_pin_path(map, pin);
+    }
+    loader.load(object).map_err(DataplaneError::of_load)
+}
+
+/// Loads an object and pins its maps and programs, in that order. Nothing is attached.
+///
+/// `kept` are maps that are pinned already: the programs use these, and they stay where they are.
+pub(super) fn load_and_pin(
+    paths: &Paths,
+    object: &[u8],
+    sizes: &Sizes,
+    kept: &BTreeMap<&'static str, PathBuf>,
+) -> Result<(), DataplaneError> {
+    let mut object = maps(object, sizes, kept)?;
     for directory in [paths.maps(), paths.programs(), paths.links()] {
         fs_err::create_dir_all(directory)?;
     }
-    for name in map_name::ALL {
+    for name in map_name::ALL.into_iter().filter(|name| !kept.contains_key(name)) {
         let path = paths.maps().join(name);
         let map = object.map_mut(name).expect("the object has every map, as its test says");
         map.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
@@ -103,6 +129,17 @@ pub(super) fn load_and_pin(paths: &Paths, capacity: &Capacity) -> Result<(), Dat
 
 /// Removes the pins of programs and maps. Nothing may be attached. What is gone already is no error.
 pub(super) fn unpin(paths: &Paths) -> Result<(), DataplaneError> {
+    for upgrade in [paths.staged(), paths.replacing()] {
+        if upgrade.pins.exists() {
+            unpin_one(&upgrade)?;
+        }
+    }
+    unpin_one(paths)
+}
+
+/// The same, leaving the pins of an upgrade that are below.
+pub(super) fn unpin_one(paths: &Paths) -> Result<(), DataplaneError> {
+    upgrade::unmark(paths)?;
     for directory in [paths.links(), paths.programs(), paths.maps(), paths.pins.clone()] {
         let entries = match fs_err::read_dir(&directory) {
             Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,

@@ -243,7 +243,7 @@ mod tests {
             .map(|batches| {
                 let paths = Paths { pins: directory.path().join(batches.to_string()), cgroup: "/".into() };
                 let capacity = Capacity { frontends: 300, backends: 600, slots: 600, ..Capacity::default() };
-                load::load_and_pin(&paths, &capacity).unwrap();
+                load::load_new(&paths, &capacity).unwrap();
                 let maps = Maps::open(&paths.maps()).unwrap();
                 if !batches {
                     maps.index.without_batches();

@@ -16,6 +16,7 @@ mod forget;
 pub mod handover;
 mod hooks;
 mod keep;
+mod layouts;
 mod left;
 mod links;
 mod load;
@@ -25,6 +26,7 @@ mod packet;
 mod pins;
 mod reconcile;
 mod served;
+mod upgrade;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -50,6 +52,7 @@ pub use packet::OnDevices;
 pub use pins::Paths;
 pub use reconcile::{Changes, Full};
 pub use served::{NotServed, Served, served, served_at_sockets};
+pub use upgrade::Upgrade;
 
 use crate::inspect::bpf::sys;
 use crate::model::{BackendSelection, Detector, Family, Frontend, FrontendKey, ServiceTable};
@@ -168,6 +171,7 @@ pub struct Dataplane {
     image: Image,
     planner: Planner,
     node: Node,
+    upgraded: Option<Upgrade>,
 }
 
 /// Monotonic time, as the kernel's programs see it.
@@ -175,19 +179,46 @@ fn now() -> Duration {
     Duration::from_nanos(sys::monotonic_ns())
 }
 
+/// The configuration of a new dataplane.
+fn first_config() -> Config {
+    let snat = packet::source_ports();
+    Config {
+        layout_version: LAYOUT_VERSION,
+        // Before Linux 5.14 the namespace cannot be told; then the rules refuse datagrams.
+        node_netns: sys::netns_cookie().unwrap_or(0),
+        snat_first: snat.first,
+        snat_last: snat.last,
+        ..Config::default()
+    }
+}
+
 impl Dataplane {
     /// Takes up the dataplane that is pinned there, or loads and pins a new one; attaches nothing.
     ///
-    /// What an installation that was killed left behind is taken away first. A new dataplane is in mode [`Mode::Off`].
+    /// One that an older kpx pinned is brought to this one's programs and layout first: at no moment is anything that was
+    /// attached without a program, and where the kernel refuses the new programs the old ones stay. What an installation or
+    /// upgrade that was killed left behind is taken away or finished. A new dataplane is in mode [`Mode::Off`].
     pub fn install(paths: &Paths, capacity: &Capacity) -> Result<Self, DataplaneError> {
         paths.check_bpffs()?;
         paths.open_cgroup()?;
+        let upgraded = upgrade::upgrade(paths, load::OBJECT, capacity, &mut || Ok(()))?;
         if let Some(found) = Self::adopt(paths)? {
-            return Ok(found);
+            return Ok(Self { upgraded, ..found });
         }
         load::unpin(paths)?;
-        load::load_and_pin(paths, capacity)?;
+        load::load_new(paths, capacity)?;
+        upgrade::mark(paths, load::OBJECT)?;
         Self::open(paths)
+    }
+
+    /// What [`Self::install`] replaced, if it did.
+    pub const fn upgraded(&self) -> Option<&Upgrade> {
+        self.upgraded.as_ref()
+    }
+
+    /// Whether the pinned programs are those of this kpx.
+    pub fn is_current(&self) -> bool {
+        upgrade::is_marked(&self.paths, load::OBJECT)
     }
 
     /// Takes up the dataplane that is pinned there; `None` if there is none, or only the remains of an installation or
@@ -196,6 +227,15 @@ impl Dataplane {
         match paths.look()? {
             Pinned::Nothing | Pinned::Remains => Ok(None),
             Pinned::Damaged(missing) => Err(DataplaneError::Damaged { pins: paths.pins.clone(), missing }),
+            Pinned::Older(found) => Err(DataplaneError::Layout {
+                pins: paths.pins.clone(),
+                found: format!("layout {found}"),
+                expected: LAYOUT_VERSION,
+            }),
+            Pinned::Newer(found) => {
+                Err(DataplaneError::Newer { pins: paths.pins.clone(), found, known: LAYOUT_VERSION })
+            }
+            Pinned::Replacing => Err(DataplaneError::Unfinished { pins: paths.pins.clone() }),
             Pinned::Complete => Self::open(paths).map(Some),
         }
     }
@@ -209,23 +249,8 @@ impl Dataplane {
         let maps = Maps::open(&paths.maps())?;
         let mut config = maps.config()?;
         if config.layout_version == 0 {
-            let snat = packet::source_ports();
-            config = Config {
-                layout_version: LAYOUT_VERSION,
-                // Before Linux 5.14 the namespace cannot be told; then the rules refuse datagrams.
-                node_netns: sys::netns_cookie().unwrap_or(0),
-                snat_first: snat.first,
-                snat_last: snat.last,
-                ..config
-            };
+            config = first_config();
             maps.set_config(&config)?;
-        }
-        if config.layout_version != LAYOUT_VERSION {
-            return Err(DataplaneError::Layout {
-                pins: paths.pins.clone(),
-                found: format!("layout {}", config.layout_version),
-                expected: LAYOUT_VERSION,
-            });
         }
         let image = maps.image()?;
         let planner = Planner::adopt(&image, now());
@@ -235,7 +260,7 @@ impl Dataplane {
             maglev_size: maglev::DEFAULT_SIZE,
             direct: config.options.has(Options::DSR),
         };
-        Ok(Self { paths: paths.clone(), maps, image, planner, node })
+        Ok(Self { paths: paths.clone(), maps, image, planner, node, upgraded: None })
     }
 
     /// Where it is.

@@ -1,6 +1,7 @@
 //! The packet path as a whole: on which devices it is, which source ports it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use kpx_abi::{PortRange, map_name};
 
@@ -9,7 +10,7 @@ use super::devices::{NodeDevice, described, read};
 use super::error::DataplaneError;
 use super::maps::{Maps, failed};
 use super::pins::Paths;
-use super::{Dataplane, attach};
+use super::{Dataplane, attach, layouts};
 
 /// Where programs of the packet path are, after they were attached.
 #[derive(Debug, Default)]
@@ -142,6 +143,21 @@ pub(super) fn detach_all(paths: &Paths) -> Result<(), DataplaneError> {
         attach::detach(paths, index, name)?;
     }
     Ok(())
+}
+
+/// Gives the hooks of all devices that have the packet path the programs pinned in `programs`; see [`attach::renew`].
+pub(super) fn renew(
+    paths: &Paths,
+    programs: &Path,
+    before: &mut dyn FnMut() -> Result<(), DataplaneError>,
+) -> Result<(), DataplaneError> {
+    let described = layouts::first_words(&paths.maps(), map_name::DEVICES)?;
+    let indexes: BTreeSet<u32> = described.into_iter().chain(attach::pinned(paths)?).collect();
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let named = read()?.into_iter().map(|device| (device.index, device.name)).collect();
+    attach::renew(paths, programs, &indexes, &named, before)
 }
 
 /// The source ports that masqueraded flows get: none that sockets of the node choose for themselves, since a backend

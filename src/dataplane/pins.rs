@@ -5,11 +5,13 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use kpx_abi::LAYOUT_VERSION;
 use rustix::fs::{FsWord, statfs};
 
 use super::attach::PACKET_HOOKS;
 use super::error::DataplaneError;
 use super::hooks::HOOKS;
+use super::layouts;
 
 /// `BPF_FS_MAGIC`.
 const BPFFS: FsWord = 0xcafe_4a11;
@@ -39,6 +41,17 @@ impl Paths {
     /// The pinned links.
     pub(super) fn links(&self) -> PathBuf {
         self.pins.join("links")
+    }
+
+    /// Where an upgrade pins what is to take the place of what serves. Links are not touched yet, or not all of them:
+    /// until the last one is, this is worth nothing to anybody else and made anew.
+    pub(super) fn staged(&self) -> Self {
+        Self { pins: self.pins.join("staged"), cgroup: self.cgroup.clone() }
+    }
+
+    /// The same once every link has its new program: whoever comes moves the pins to their places.
+    pub(super) fn replacing(&self) -> Self {
+        Self { pins: self.pins.join("replacing"), cgroup: self.cgroup.clone() }
     }
 
     /// Fails unless pins can be made there.
@@ -71,6 +84,15 @@ impl Paths {
 
     /// What is pinned.
     pub(super) fn look(&self) -> Result<Pinned, DataplaneError> {
+        if self.replacing().pins.exists() {
+            return Ok(Pinned::Replacing);
+        }
+        match layouts::version(&self.maps())? {
+            Some(version) if version > LAYOUT_VERSION => return Ok(Pinned::Newer(version)),
+            // Without a version yet, it is the remains of an installation.
+            Some(version) if version > 0 && version < LAYOUT_VERSION => return Ok(Pinned::Older(version)),
+            _ => {}
+        }
         let names = |directory: &Path| match fs_err::read_dir(directory) {
             Ok(entries) => entries
                 .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
@@ -101,6 +123,12 @@ pub(super) enum Pinned {
     Damaged(Vec<String>),
     /// All maps and programs.
     Complete,
+    /// A dataplane of an older layout, this one.
+    Older(u32),
+    /// A dataplane of a newer layout, this one.
+    Newer(u32),
+    /// An upgrade that has given every link its new program, and not moved all pins.
+    Replacing,
 }
 
 impl Found {

@@ -171,7 +171,12 @@ impl NodeWorld<'_> {
     /// says so, and a rollback removes them all the same.
     pub fn dataplane(&self) -> Result<Option<Dataplane>, StepError> {
         match Dataplane::adopt(&self.paths) {
-            Err(DataplaneError::Damaged { .. } | DataplaneError::Layout { .. }) => Ok(None),
+            Err(
+                DataplaneError::Damaged { .. }
+                | DataplaneError::Layout { .. }
+                | DataplaneError::Newer { .. }
+                | DataplaneError::Unfinished { .. },
+            ) => Ok(None),
             other => Ok(other?),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -71,13 +71,18 @@ impl<'a> Rig<'a> {
 
     /// Starts the agent.
     pub(crate) fn start(&self) -> Running {
+        self.start_binary(Path::new(env!("CARGO_BIN_EXE_kpx")))
+    }
+
+    /// Starts the agent of this binary.
+    pub(crate) fn start_binary(&self, binary: &Path) -> Running {
         let at = |name: &str| self.folder.path().join(name).display().to_string();
         let (kubeconfig, state, log, notify) = (at("kubeconfig"), at("state"), at("log"), at("notify"));
         let (bpffs, cgroup) = (self.paths.pins.display(), self.paths.cgroup.display());
         let line = format!(
             "NOTIFY_SOCKET={notify} exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name node-a \
              --kubeconfig {kubeconfig} agent --interval {} {} 2>>{log}",
-            env!("CARGO_BIN_EXE_kpx"),
+            binary.display(),
             self.interval,
             self.flags,
         );

@@ -38,6 +38,7 @@ mod cmd {
     pub(super) const BTF_GET_FD_BY_ID: i32 = 19;
     pub(super) const MAP_LOOKUP_BATCH: i32 = 24;
     pub(super) const MAP_UPDATE_BATCH: i32 = 26;
+    pub(super) const LINK_UPDATE: i32 = 29;
     pub(super) const LINK_GET_FD_BY_ID: i32 = 30;
     pub(super) const LINK_GET_NEXT_ID: i32 = 31;
     pub(super) const LINK_DETACH: i32 = 34;
@@ -289,6 +290,20 @@ pub(crate) fn map_info(fd: BorrowedFd<'_>) -> io::Result<MapInfo> {
 /// What the kernel says of a link.
 pub(crate) fn link_info(fd: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     info(fd)
+}
+
+/// Gives a link another program in one step: whatever passes the hook meets the one or the other. Linux 5.7.
+pub(crate) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    #[repr(C)]
+    struct Attr {
+        link_fd: u32,
+        new_prog_fd: u32,
+        flags: u32,
+        old_prog_fd: u32,
+    }
+    let mut attr = Attr { link_fd: raw(link), new_prog_fd: raw(program), flags: 0, old_prog_fd: 0 };
+    // SAFETY: no pointers.
+    unsafe { bpf(cmd::LINK_UPDATE, &mut attr) }.map(drop)
 }
 
 /// Takes a link off its hook at once; it stays as an object until unpinned. Linux 5.9.
@@ -611,6 +626,16 @@ fn unsupported(error: &io::Error) -> bool {
 /// Number of processors the kernel has room for: the number of copies of a per-CPU value.
 fn possible_processors() -> io::Result<usize> {
     aya::util::nr_cpus().map_err(|(_, error)| error)
+}
+
+/// Writes an element of a map whose types are known at run time only; fails where a size is not the map's.
+pub(crate) fn put(map: BorrowedFd<'_>, info: &MapInfo, key: &[u8], value: &[u8]) -> io::Result<()> {
+    if key.len() != info.key_size as usize || value.len() != info.value_size as usize || info.kind == PERCPU_ARRAY {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut attr = ElemAttr { map_fd: raw(map), pad: 0, key: address(key), value: address(value), flags: 0 };
+    // SAFETY: key and value have the map's sizes; the kernel reads only.
+    unsafe { bpf(cmd::MAP_UPDATE_ELEM, &mut attr) }.map(drop)
 }
 
 /// `CLOCK_MONOTONIC`, nanoseconds: the clock of `bpf_ktime_get_ns`.

@@ -37,7 +37,7 @@ pub(super) struct Tables {
     addresses: HashMap<MapData, Addr, AddressFlags>,
     networks: LpmTrie<MapData, Addr, NetworkFlags>,
     devices: HashMap<MapData, u32, Device>,
-    direct: HashMap<MapData, Tuple, u64>,
+    direct: Option<HashMap<MapData, Tuple, u64>>,
 }
 
 fn open<T: TryFrom<Map>>(paths: &Paths, name: &str, kind: fn(MapData) -> Map) -> T
@@ -71,7 +71,13 @@ impl Tables {
             addresses: open(paths, map_name::ADDRESSES, Map::HashMap),
             networks: open(paths, map_name::NETWORKS, Map::LpmTrie),
             devices: open(paths, map_name::DEVICES, Map::HashMap),
-            direct: open(paths, map_name::DIRECT, Map::LruHashMap),
+            // Layouts before the third have none.
+            direct: paths
+                .pins
+                .join("maps")
+                .join(map_name::DIRECT)
+                .exists()
+                .then(|| open(paths, map_name::DIRECT, Map::LruHashMap)),
         }
     }
 
@@ -92,6 +98,13 @@ impl Tables {
     /// Marks a network.
     pub(super) fn network(&mut self, length: u32, prefix: &str, flags: NetworkFlags) {
         self.networks.insert(&Key::new(length, ip(prefix)), flags, 0).expect(TAKES);
+    }
+
+    /// Gives a described device of this namespace addresses to masquerade with.
+    pub(super) fn masquerade_address(&mut self, device: &str, [v4, v6]: [&str; 2]) {
+        let index = u32::try_from(super::super::old::index(device)).expect("small");
+        let known = self.devices.get(&index, 0).expect(READS);
+        self.devices.insert(index, Device { v4: ip(v4), v6: ip(v6), ..known }, 0).expect(TAKES);
     }
 
     /// Describes an Ethernet device.
@@ -152,9 +165,10 @@ impl Tables {
 
     /// Forgets which flows go straight to their destination, as where many others were used later.
     pub(super) fn forget_direct(&mut self) {
-        let known: Vec<Tuple> = self.direct.keys().collect::<Result<_, _>>().expect(READS);
+        let direct = self.direct.as_mut().expect("the layout has it");
+        let known: Vec<Tuple> = direct.keys().collect::<Result<_, _>>().expect(READS);
         for key in known {
-            self.direct.remove(&key).expect(TAKES);
+            direct.remove(&key).expect(TAKES);
         }
     }
 

@@ -16,5 +16,6 @@ mod short_cut;
 mod sizes;
 mod states;
 mod streams;
+mod upgrade;
 mod ways;
 pub(crate) mod world;

@@ -163,7 +163,7 @@ impl World {
     }
 
     /// The name of a namespace.
-    fn name(&self, space: &str) -> String {
+    pub(super) fn name(&self, space: &str) -> String {
         format!("{}-{space}", self.prefix)
     }
 
