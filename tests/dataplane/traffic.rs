@@ -144,7 +144,7 @@ impl Traffic {
                 }
                 if phase["phase"] != "start" {
                     assert!(phase["connects"].as_u64() > Some(0), "{phase:#}");
-                    assert_eq!(phase["classes"].as_object().map(|classes| classes.len()), Some(3), "{phase:#}");
+                    assert_eq!(phase["classes"].as_object().map(serde_json::Map::len), Some(3), "{phase:#}");
                 }
                 for (class, sums) in phase["classes"].as_object().expect("classes") {
                     assert_eq!([&sums["lost"], &sums["records_lost"]], [0, 0], "{class}: {phase:#}");
