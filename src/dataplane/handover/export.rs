@@ -20,6 +20,8 @@ pub enum Kept {
     NotBegun,
     /// It has ended.
     Ended,
+    /// Its answers go straight to the client from another node, or have come so: the kernel would see one direction only.
+    OneDirection,
     /// SCTP's verification tags, which the kernel asks for, are not known.
     Tags,
     /// The kernel refused it, with this error number.
@@ -32,6 +34,7 @@ impl fmt::Display for Kept {
             Self::OwnSocket => f.pad("of a socket of the node"),
             Self::NotBegun => f.pad("no packet of it has left yet"),
             Self::Ended => f.pad("ended"),
+            Self::OneDirection => f.pad("answered by the backend's node"),
             Self::Tags => f.pad("its SCTP verification tags are not known"),
             Self::Refused(number) => write!(f, "refused: {}", std::io::Error::from_raw_os_error(*number)),
         }
@@ -90,6 +93,9 @@ fn one(flows: &HashMap<Tuple, Flow>, id: FlowId, request: &Tuple, flow: &Flow, n
     }
     if request.proto == proto::SCTP {
         return Err(Kept::Tags);
+    }
+    if flow.has(Flow::DSR) || flow.has(Flow::ANNOUNCED) {
+        return Err(Kept::OneDirection);
     }
     let between = flow.to;
     let arrives = match flows.get(&between) {
