@@ -6,6 +6,7 @@ mod tried;
 use serde_json::Value;
 
 use crate::cli::environment::{Run, run};
+use crate::cli::schema::conforms;
 
 /// Runs preflight for JSON.
 fn preflight(args: &[&str]) -> (Run, Value) {
@@ -18,4 +19,11 @@ fn preflight(args: &[&str]) -> (Run, Value) {
 fn feature<'v>(report: &'v Value, name: &str) -> &'v Value {
     let items = report["items"].as_array().expect("a list");
     items.iter().find(|item| item["name"] == name).unwrap_or_else(|| panic!("{name} is a feature"))
+}
+
+/// Here and not beside the trials, which run on kernels in machines that do not have the schemas.
+#[test]
+fn the_report_of_this_node_is_what_its_schema_says() {
+    conforms(&preflight(&[]).1);
+    conforms(&preflight(&["--no-try"]).1);
 }
