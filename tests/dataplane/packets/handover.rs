@@ -40,7 +40,7 @@ table inet rules {
 }";
 
 /// A lost packet costs TCP its least retransmission time-out, 200 ms; what is shorter than this was lost by nobody.
-const NOISE: Duration = Duration::from_millis(150);
+const NOISE: Duration = Duration::from_millis(195);
 
 /// A connection that carries as much as it can both ways, byte by byte checked.
 struct Bulk {
