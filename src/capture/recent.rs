@@ -17,8 +17,10 @@ const FREQUENCIES: [u64; 6] = [100, 250, 300, 500, 1000, 24];
 
 /// A heading with what it takes to read the times, then each line with its list's name in front:
 ///
-///     # jiffies 4296745746 hz 250 limit 100
-///     KUBE-SEP-ABCDEFGHIJKLMNOP src=10.0.0.3 ttl: 64 last_seen: 4295239672 oldest_pkt: 1 4295239672
+/// ```text
+/// # jiffies 4296745746 hz 250 limit 100
+/// KUBE-SEP-ABCDEFGHIJKLMNOP src=10.0.0.3 ttl: 64 last_seen: 4295239672 oldest_pkt: 1 4295239672
+/// ```
 pub(super) fn read() -> io::Result<Vec<u8>> {
     let mut text = heading();
     let names = match fs::read_dir(FOLDER) {
