@@ -6,5 +6,7 @@ mod blocked;
 mod crash;
 #[path = "migrate/lifecycle.rs"]
 mod lifecycle;
+#[path = "migrate/removal.rs"]
+mod removal;
 #[path = "migrate/rig.rs"]
 mod rig;

@@ -9,6 +9,7 @@ use super::bpf::BpfObjects;
 use super::command::{self, CommandError};
 use super::error::CaptureError;
 use super::host::{self, Host};
+use super::iptables::XtablesTool;
 use super::item::{Item, Variant};
 use super::kernel::Part;
 use super::setup::Setup;
@@ -94,7 +95,7 @@ pub(super) fn source(item: Item) -> String {
     };
     match item {
         Item::Host => "uname".to_owned(),
-        Item::IptablesSave(family, variant) => format!("{} -c", save_program(family, variant)),
+        Item::IptablesSave(family, variant) => format!("{} -c", XtablesTool::Save.program(family, variant)),
         Item::Sysctl => SYSCTL.to_owned(),
         Item::Conntrack | Item::ConntrackStats => conntrack::PLACE.to_owned(),
         Item::Ipvs => ipvs::PLACE.to_owned(),
@@ -170,38 +171,12 @@ fn rules(family: Family, variant: Variant) -> Result<Captured, CaptureError> {
     save(family, variant)
 }
 
-const fn save_program(family: Family, variant: Variant) -> &'static str {
-    match (family, variant) {
-        (Family::V4, Variant::Legacy) => "iptables-legacy-save",
-        (Family::V4, Variant::Nft) => "iptables-nft-save",
-        (Family::V6, Variant::Legacy) => "ip6tables-legacy-save",
-        (Family::V6, Variant::Nft) => "ip6tables-nft-save",
-    }
-}
-
 fn save(family: Family, variant: Variant) -> Result<Captured, CaptureError> {
-    let item = Item::IptablesSave(family, variant);
-    let first = save_program(family, variant);
-    let plain = if family == Family::V4 { "iptables-save" } else { "ip6tables-save" };
-    let multi = if variant == Variant::Legacy { "xtables-legacy-multi" } else { "xtables-nft-multi" };
-    for (program, args) in [(first, vec!["-c"]), (multi, vec![plain, "-c"]), (plain, vec!["-c"])] {
-        if program == plain && plain_variant(plain) != Some(variant) {
-            continue;
-        }
-        match command::output(program, &args, None) {
-            Ok(bytes) => return Ok(Captured::Present { bytes, place: format!("{program} {}", args.join(" ")) }),
-            Err(CommandError::NotInstalled { .. }) => {}
-            Err(source) => return Err(CaptureError::Command { item, source }),
-        }
+    match XtablesTool::Save.run(family, variant, &["-c"], None) {
+        Ok((bytes, place)) => Ok(Captured::Present { bytes, place }),
+        Err(e @ CommandError::NotInstalled { .. }) => Ok(not_installed(&e)),
+        Err(source) => Err(CaptureError::Command { item: Item::IptablesSave(family, variant), source }),
     }
-    Ok(not_installed(&CommandError::NotInstalled { program: first.to_owned() }))
-}
-
-/// The variant that goes by the plain name here. Before 1.8 there was but one, and it did not say.
-fn plain_variant(program: &str) -> Option<Variant> {
-    let version = command::output(program, ["-V"], None).ok()?;
-    let nft = memchr::memmem::find(&version, b"nf_tables").is_some();
-    Some(if nft { Variant::Nft } else { Variant::Legacy })
 }
 
 pub(super) fn there(item: Item, part: Part) -> Result<bool, CaptureError> {

@@ -13,6 +13,7 @@ mod plan;
 mod planner;
 pub mod probe;
 mod proxy;
+pub mod removal;
 mod session;
 mod status;
 mod steps;

@@ -1,0 +1,12 @@
+//! Removal of kube-proxy's rules and the way back, in namespaces, with recorded rules among those of others.
+//!
+//! The oracle is the text of iptables-save, taken apart here line by line.
+
+#[path = "removal/crowd.rs"]
+mod crowd;
+#[path = "removal/rules.rs"]
+mod rules;
+#[path = "removal/scale.rs"]
+mod scale;
+#[path = "removal/text.rs"]
+mod text;
