@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::select::Selection;
 use super::state::Text;
 use super::{COMMIT, Count, Transaction, begin, lossy};
-use crate::inspect::iptables::{Owner, Table, owner};
+use crate::inspect::iptables::{Owner, Rule, Table, owner};
 
 /// A table as it was kept, and as it is.
 pub(super) struct Back<'d, 'a, 'n> {
@@ -23,7 +23,7 @@ impl<'a> Back<'_, 'a, '_> {
             if owner(name) == Owner::Kubelet && self.now_of(name).is_some() {
                 continue;
             }
-            let bodies = || self.then.rules_of(chain).map(|rule| rule.body());
+            let bodies = || self.then.rules_of(chain).map(Rule::body);
             if self.now_of(name).is_some_and(|now| now.iter().copied().eq(bodies())) {
                 continue;
             }
@@ -49,7 +49,7 @@ impl<'a> Back<'_, 'a, '_> {
     /// The rules that a chain has now; `None` if there is no such chain.
     fn now_of(&self, name: &[u8]) -> Option<Vec<&[u8]>> {
         let now = self.now?;
-        Some(now.rules_of(now.chain(name)?).map(|rule| rule.body()).collect())
+        Some(now.rules_of(now.chain(name)?).map(Rule::body).collect())
     }
 
     /// The jumps of one built-in chain: unless all are in place, those that are there are taken out, and all put in. Gives

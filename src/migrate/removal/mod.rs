@@ -39,7 +39,7 @@ use crate::capture::command::CommandError;
 use crate::capture::netlink::NetlinkError;
 use crate::capture::{CaptureError, Variant};
 use crate::error::Hinted;
-use crate::inspect::iptables::{Dump, ParseError, Table, parse};
+use crate::inspect::iptables::{Dump, ParseError, Rule, Table, parse};
 use crate::model::{Family, KubeVersion};
 
 /// Why nothing was removed or restored, or not everything.
@@ -285,7 +285,7 @@ impl<'s> Removal<'s> {
             let table = dump.table(&lossy(part.table));
             let bodies = |name: &[u8]| {
                 let table = table?;
-                Some(table.rules_of(table.chain(name)?).map(|rule| rule.body()))
+                Some(table.rules_of(table.chain(name)?).map(Rule::body))
             };
             for chain in &part.chains {
                 if !bodies(chain.name).is_some_and(|rules| rules.eq(chain.rules.iter().copied())) {
@@ -323,7 +323,7 @@ impl fmt::Display for Removal<'_> {
 
 impl<'s> ChainPart<'s> {
     fn of(table: &Table<'s>, chain: usize) -> Self {
-        Self { name: table.chains()[chain].name, rules: table.rules_of(chain).map(|rule| rule.body()).collect() }
+        Self { name: table.chains()[chain].name, rules: table.rules_of(chain).map(Rule::body).collect() }
     }
 }
 

@@ -224,7 +224,7 @@ mod tests {
             "KUBE-POSTROUTING -",
             "KUBE-MARK-DROP -",
         ];
-        let chains: String = chains.iter().map(|chain| format!(":{chain}\n")).collect();
+        let chains = format!(":{}\n", chains.join("\n:"));
         let fixed = "-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING\n\
                      -A KUBE-SERVICES -j KUBE-SVC-NPX46M4PTMTKRN6Y\n\
                      -A KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-ONT5M3GKZCUX63CA\n\

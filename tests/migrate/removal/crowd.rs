@@ -109,7 +109,9 @@ pub(super) fn crowded(recorded: &str, reference: bool) -> String {
         if let Some(name) = line.strip_prefix('*') {
             (table, fronted) = (name, false);
             for chain in CHAINS.iter().filter(|(of, _)| *of == table).flat_map(|(_, chains)| *chains) {
-                out.push_str(&format!(":{chain} - [0:0]\n"));
+                out.push(':');
+                out.push_str(chain);
+                out.push_str(" - [0:0]\n");
             }
         }
         if line.contains("-A INPUT") && line.ends_with("-j KUBE-NODEPORTS")
