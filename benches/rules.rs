@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use kpx::capture::Variant;
-use kpx::dataplane::{Capacity, Dataplane, Mode, Paths, Served, node_addresses};
+use kpx::dataplane::{Capacity, Dataplane, Mode, Paths, Served, XdpMode, node_addresses};
 use kpx::inspect::bpf;
 use kpx::inspect::iptables::{lift, parse};
 use kpx::model::{
@@ -42,7 +42,8 @@ const FEWER_BLOCKS: usize = 12;
 /// Changes of one endpoint.
 const CHANGES: u16 = 2_000;
 
-const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 11);
+/// The node's address in the recordings, where nftables' rules serve NodePorts at no other.
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 60, 11);
 
 fn main() -> io::Result<()> {
     if std::env::args().nth(1).as_deref() == Some(worker::WORD) {
@@ -78,12 +79,30 @@ enum Subject {
     Direct,
     Iptables(Variant),
     Nftables,
-    Kpx,
+    Kpx(Reach),
+}
+
+/// How much of kpx is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// The hooks of sockets only.
+    Sockets,
+    /// The packet path on the device too: what replaces kube-proxy.
+    Packets,
+    /// The short cut in the driver too.
+    ShortCut,
 }
 
 impl Subject {
-    const ALL: [Self; 5] =
-        [Self::Direct, Self::Iptables(Variant::Legacy), Self::Iptables(Variant::Nft), Self::Nftables, Self::Kpx];
+    const ALL: [Self; 7] = [
+        Self::Direct,
+        Self::Iptables(Variant::Legacy),
+        Self::Iptables(Variant::Nft),
+        Self::Nftables,
+        Self::Kpx(Reach::Sockets),
+        Self::Kpx(Reach::Packets),
+        Self::Kpx(Reach::ShortCut),
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -91,7 +110,9 @@ impl Subject {
             Self::Iptables(Variant::Legacy) => "iptables-legacy",
             Self::Iptables(Variant::Nft) => "iptables-nft",
             Self::Nftables => "nftables",
-            Self::Kpx => "kpx",
+            Self::Kpx(Reach::Sockets) => "kpx-sockets",
+            Self::Kpx(Reach::Packets) => "kpx",
+            Self::Kpx(Reach::ShortCut) => "kpx-xdp",
         }
     }
 }
@@ -116,13 +137,13 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
     let targets = targets(&table)?;
     println!("\n{size} Services with 3 endpoints each");
     let mut running: Vec<(Subject, World, worker::Worker, worker::Worker)> = Vec::new();
-    let mut kpx = None;
+    let mut kpx: Vec<(Reach, Kpx)> = Vec::new();
     for subject in Subject::ALL {
         let world = World::new(subject.name())?;
         let start = Instant::now();
         match subject {
             Subject::Direct => {}
-            Subject::Kpx => kpx = Some(Kpx::new(&world, &table)?),
+            Subject::Kpx(reach) => kpx.push((reach, Kpx::new(&world, &table, reach)?)),
             _ if !recorded => continue,
             Subject::Iptables(variant) => world.load_iptables(variant, rules.as_deref().unwrap_or_default())?,
             Subject::Nftables => match world::text(&recording.join("nft-ruleset.txt")) {
@@ -132,13 +153,15 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
             },
         }
         println!("  {:<16} set up in {:.2} s", subject.name(), start.elapsed().as_secs_f64());
-        let cgroup = kpx.as_ref().filter(|_| subject == Subject::Kpx).map(|kpx| kpx.paths.cgroup.as_path());
+        let own = kpx.iter().find(|(reach, _)| subject == Subject::Kpx(*reach));
+        let cgroup = own.map(|(_, kpx)| kpx.paths.cgroup.as_path());
         let (inside, outside) = (World::worker(&world.node(), cgroup)?, World::worker(&world.far(), None)?);
         running.push((subject, world, inside, outside));
     }
     let mut found: BTreeMap<String, BTreeMap<&str, Vec<f64>>> = BTreeMap::new();
     for block in 0..BLOCKS {
-        for (subject, _, inside, outside) in &mut running {
+        for (subject, world, inside, outside) in &mut running {
+            let refused = |error: io::Error| io::Error::other(format!("{}: {error}", subject.name()));
             let mut add = |what: &str, values: Vec<f64>| {
                 found.entry(what.to_owned()).or_default().entry(subject.name()).or_default().extend(values);
             };
@@ -146,7 +169,7 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
             for (place, address) in targets.places {
                 add(
                     &format!("connect, {place} Service"),
-                    inside.ask(&format!("connect {} {BLOCK}", straight(address)))?,
+                    world.quiet(|| inside.ask(&format!("connect {} {BLOCK}", straight(address)))).map_err(refused)?,
                 );
             }
             if block >= FEWER_BLOCKS {
@@ -156,18 +179,21 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
             let millis = COUNTING.as_millis();
             add(
                 "requests kept alive, ClusterIP",
-                inside.ask(&format!("request {} {REQUESTS}", straight(targets.places[2].1)))?,
+                inside.ask(&format!("request {} {REQUESTS}", straight(targets.places[2].1))).map_err(refused)?,
             );
             add(
                 "connections a second, ClusterIP",
-                inside.ask(&format!("rate {} {millis}", straight(targets.places[2].1)))?,
+                inside.ask(&format!("rate {} {millis}", straight(targets.places[2].1))).map_err(refused)?,
             );
-            if *subject != Subject::Direct {
+            if !matches!(subject, Subject::Direct | Subject::Kpx(Reach::Sockets)) {
                 add(
                     "requests kept alive, NodePort",
-                    outside.ask(&format!("request {} {REQUESTS}", targets.node_port))?,
+                    outside.ask(&format!("request {} {REQUESTS}", targets.node_port)).map_err(refused)?,
                 );
-                add("connections a second, NodePort", outside.ask(&format!("rate {} {millis}", targets.node_port))?);
+                add(
+                    "connections a second, NodePort",
+                    outside.ask(&format!("rate {} {millis}", targets.node_port)).map_err(refused)?,
+                );
             }
         }
     }
@@ -185,10 +211,11 @@ fn measure(root: &Path, size: usize) -> io::Result<Value> {
             );
         }
     }
-    let mut kpx = kpx.ok_or_else(|| io::Error::other("kpx was among the subjects"))?;
-    let last = running.iter_mut().find(|(subject, ..)| *subject == Subject::Kpx);
-    let (_, world, _, outside) = last.ok_or_else(|| io::Error::other("kpx was among the subjects"))?;
-    let own = kpx.measure(world, outside, &table, size, targets.node_port)?;
+    let all = || io::Error::other("kpx was among the subjects");
+    let (_, whole) = kpx.iter_mut().find(|(reach, _)| *reach == Reach::Packets).ok_or_else(all)?;
+    let its = running.iter_mut().find(|(subject, ..)| *subject == Subject::Kpx(Reach::Packets));
+    let (_, world, _, outside) = its.ok_or_else(all)?;
+    let own = whole.measure(world, outside, &table, size, targets.node_port)?;
     // Before kpx goes, since a cgroup with processes cannot be removed.
     drop(running);
     Ok(json!({ "services": size, "recorded_rules": recorded, "rows": rows, "kpx": own }))
@@ -203,7 +230,7 @@ struct Kpx {
 }
 
 impl Kpx {
-    fn new(world: &World, table: &ServiceTable) -> io::Result<Self> {
+    fn new(world: &World, table: &ServiceTable, reach: Reach) -> io::Result<Self> {
         let (paths, mount) = world.ground()?;
         let served = Served::of(table).table;
         let made = World::inside(&world.node(), || -> Result<_, kpx::dataplane::DataplaneError> {
@@ -214,11 +241,19 @@ impl Kpx {
             dataplane.set_addresses(&node_addresses(&served, &[NODE.into()].into()))?;
             dataplane.set_rules_gone(true)?;
             dataplane.attach()?;
-            dataplane.attach_devices(|device| device.name == world::WIRE, |_| false)?;
+            if reach != Reach::Sockets {
+                dataplane.attach_devices(|device| device.name == world::WIRE, |_| false)?;
+            }
+            if reach == Reach::ShortCut {
+                dataplane.attach_xdp(|device| device.name == world::WIRE, XdpMode::Native)?;
+            }
             dataplane.set_mode(Mode::Active)?;
             Ok((dataplane, filled))
         });
         let (dataplane, filled) = made.map_err(io::Error::other)?;
+        if reach == Reach::ShortCut {
+            world.take_frames(&paths.pins.join("programs/kpx_xdp"))?;
+        }
         Ok(Self { paths, dataplane: Some(dataplane), filled, mount })
     }
 

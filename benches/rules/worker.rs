@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// What the process is called with.
 pub(super) const WORD: &str = "measure";
 
@@ -23,6 +25,15 @@ impl Worker {
         let input = child.stdin.take();
         let output = child.stdout.take().ok_or_else(|| io::Error::other("stdout is piped"))?;
         Ok(Self { child, input, output: BufReader::new(output) })
+    }
+
+    /// Does something while the process stands still.
+    pub(super) fn stopped<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let process = Pid::from_child(&self.child);
+        kill_process(process, Signal::STOP)?;
+        let done = work();
+        kill_process(process, Signal::CONT)?;
+        done
     }
 
     /// Tells it what to do; the numbers that it measured.
@@ -82,12 +93,13 @@ pub(super) fn work() -> io::Result<()> {
 
 /// Answers each byte by itself, on every address.
 fn serve(port: u16) -> io::Result<std::thread::JoinHandle<()>> {
-    let listener = std::net::TcpListener::bind(("0.0.0.0", port))?;
-    listener.set_nonblocking(true)?;
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from(([0, 0, 0, 0], port)))?;
     Ok(std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime can be made");
         runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).expect("it is not blocking");
+            // Room for what comes while it stands still.
+            let listener = socket.listen(4096).expect("it is not blocking");
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(async move {
                     let mut bytes = [0; 256];

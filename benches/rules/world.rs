@@ -34,14 +34,17 @@ impl World {
             run(&format!("netns add {space}"))?;
         }
         let (node, far) = (world.node(), world.far());
-        run(&format!("-n {node} link add {WIRE} type veth peer name {WIRE} netns {far}"))?;
-        for (space, address) in [(&node, "192.168.50.11/24"), (&far, "192.168.50.1/24")] {
+        run(&format!("-n {node} link add {WIRE} index 5 type veth peer name {WIRE} index 6 netns {far}"))?;
+        for (space, address) in [(&node, "192.168.60.11/24"), (&far, "192.168.60.1/24")] {
             run(&format!("-n {space} link set lo up"))?;
             run(&format!("-n {space} link set {WIRE} up"))?;
             run(&format!("-n {space} addr add {address} dev {WIRE}"))?;
         }
-        run(&format!("-n {node} route add default via 192.168.50.1"))?;
-        run(&format!("-n {far} route add 10.96.0.0/12 via 192.168.50.11"))?;
+        // As on a real wire: what the driver's short cut sees has its checksum.
+        let offload = ["netns", "exec", &far, "ethtool", "-K", WIRE, "tx", "off"];
+        command::output("ip", offload, None).map_err(io::Error::other)?;
+        run(&format!("-n {node} route add default via 192.168.60.1"))?;
+        run(&format!("-n {far} route add 10.96.0.0/12 via 192.168.60.11"))?;
         // One server answers for all pods.
         run(&format!("-n {far} route add local 10.128.0.0/10 dev lo"))?;
         Self::inside(&node, || -> io::Result<()> {
@@ -62,13 +65,24 @@ impl World {
         format!("{}-f", self.name)
     }
 
+    /// Does something while nobody takes connections, which the kernel makes all the same: a server that wakes up on the only
+    /// processor would be measured too.
+    pub(super) fn quiet<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &self.server {
+            Some(server) => server.stopped(work),
+            None => work(),
+        }
+    }
+
     /// A process in a namespace, and in a cgroup.
     pub(super) fn worker(space: &str, cgroup: Option<&Path>) -> io::Result<Worker> {
         let this = std::env::current_exe()?;
         let procs = cgroup.map_or_else(|| PathBuf::from("/dev/null"), |path| path.join("cgroup.procs"));
         // `ip netns exec` would take the cgroups' mounts away.
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{space}")).args(["sh", "-c", "echo $$ > \"$0\" && exec \"$1\" \"$2\""]);
+        command.arg(format!("--net=/run/netns/{space}"));
+        // All on one processor: what is compared is work, not who waits for whom on which other one.
+        command.args(["taskset", "-c", "0", "sh", "-c", "echo $$ > \"$0\" && exec \"$1\" \"$2\""]);
         command.arg(procs).arg(this).arg(WORD);
         Worker::start(command)
     }
@@ -91,6 +105,12 @@ impl World {
         let node = self.node();
         command::output("ip", ["netns", "exec", &node, "nft", "-f", "-"], Some(text)).map_err(io::Error::other)?;
         Ok(())
+    }
+
+    /// Lets the far end take what the driver of the near one sends back, which a virtual device does only with a program of its
+    /// own: this one, which knows nothing of that device, and passes everything.
+    pub(super) fn take_frames(&self, program: &Path) -> io::Result<()> {
+        run(&format!("-n {} link set {WIRE} xdpdrv pinned {}", self.far(), program.display()))
     }
 
     /// A cgroup and a BPF filesystem of this world's own.

@@ -12,7 +12,7 @@ const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 400.0;
 /// Left, right, top, bottom.
 const MARGINS: [f64; 4] = [56.0, 140.0, 40.0, 44.0];
-const COLOURS: [&str; 5] = ["#808080", "#d95f02", "#e7298a", "#7570b3", "#1b9e77"];
+const COLOURS: [&str; 6] = ["#808080", "#d95f02", "#e7298a", "#7570b3", "#66a61e", "#1b9e77"];
 
 /// Draws lines over the number of Services.
 pub(super) fn plot(title: &str, lines: &[Line]) -> String {
