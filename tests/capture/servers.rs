@@ -132,6 +132,14 @@ fn ctrl_c_ends_it_and_leaves_nothing() {
     assert_eq!(listing(folder.path()), [] as [&str; 0]);
 }
 
+/// kpx where the system has no certificates of authorities, as in a small container image: for a server without TLS none
+/// are needed.
+fn kpx_without_authorities() -> assert_cmd::Command {
+    let mut kpx = kpx();
+    kpx.env("SSL_CERT_FILE", "/dev/null");
+    kpx
+}
+
 /// A kubeconfig for a server without TLS.
 fn kubeconfig(folder: &std::path::Path, address: SocketAddr) -> std::path::PathBuf {
     let text = format!(
@@ -164,7 +172,7 @@ fn objects_are_what_the_api_server_answers() {
     });
     let folder = scratch();
     let target = folder.path().join("node.tar.zst");
-    kpx()
+    kpx_without_authorities()
         .args(["--netns", &netns.name, "--kubeconfig"])
         .arg(kubeconfig(folder.path(), address))
         .arg("snapshot")
@@ -188,7 +196,7 @@ fn refusals_of_the_api_server_are_recorded() {
     let address = serve(&netns, "127.0.0.1:0", |_| status(403, "Forbidden"));
     let folder = scratch();
     let target = folder.path().join("node");
-    let output = kpx()
+    let output = kpx_without_authorities()
         .args(["--netns", &netns.name, "-o", "json", "--kubeconfig"])
         .arg(kubeconfig(folder.path(), address))
         .arg("snapshot")
