@@ -19,6 +19,7 @@ use std::sync::Mutex;
 
 use kpx::model::Family;
 
+use crate::dataplane::features;
 use crate::support;
 use behaviour::Behaviour;
 use run::Stage;
@@ -47,8 +48,18 @@ fn kpx_changing() {
     changing(true);
 }
 
+/// Whether the subject can serve two nodes on this machine; prints why not.
+fn can(kpx: bool) -> bool {
+    // Which node's a client is, kpx's programs know by its network namespace here.
+    let known = !kpx || features::tells_netns_cookie();
+    if !known {
+        println!("skipped: nodes of one kernel are told apart by SO_NETNS_COOKIE (5.14)");
+    }
+    known && support::privileged()
+}
+
 fn still(kpx: bool) {
-    if !support::privileged() {
+    if !can(kpx) {
         return;
     }
     let worlds = worlds(kpx);
@@ -72,7 +83,7 @@ fn still(kpx: bool) {
 }
 
 fn changing(kpx: bool) {
-    if !support::privileged() {
+    if !can(kpx) {
         return;
     }
     let worlds = worlds(kpx);

@@ -2,7 +2,7 @@
 
 pub(crate) mod agent;
 mod exposures;
-mod features;
+pub(crate) mod features;
 pub(crate) mod ground;
 mod hours;
 mod kernel_flows;

@@ -23,7 +23,7 @@ pub(super) fn has_helper(helper: BpfHelper) -> bool {
 }
 
 /// Whether a socket tells the cookie of its network namespace: `SO_NETNS_COOKIE`.
-pub(super) fn tells_netns_cookie() -> bool {
+pub(crate) fn tells_netns_cookie() -> bool {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket can be made");
     let (mut cookie, mut size) = (0_u64, 8);
     // SAFETY: room for eight bytes, and its size.

@@ -27,17 +27,34 @@ const FILES: [&str; 7] = [
     "/usr/lib/x86_64-linux-gnu/xtables",
 ];
 
+/// How the programs under test are built.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Build {
+    /// As for tests on the running kernel: nothing more to build where those were.
+    Dev,
+    /// Optimized a little: it takes minutes, and spares hours of emulation.
+    Emulated,
+}
+
 /// The programs under test, as cargo built them.
 #[derive(Debug)]
 pub(super) struct Built {
     kpx: PathBuf,
     /// The one integration binary.
     pub(super) tests: PathBuf,
+    /// The commit that they are of; with `-dirty` where the sources differ from it.
+    pub(super) commit: String,
 }
 
 /// Builds kpx and its tests.
-pub(super) fn build() -> Result<Built> {
-    let args = ["test", "--no-run", "--locked", "--workspace", "--message-format=json-render-diagnostics"];
+pub(super) fn build(how: Build) -> Result<Built> {
+    let what: &[&str] = match how {
+        Build::Dev => &["--workspace"],
+        Build::Emulated => &["--profile", "emulated", "--package", "kpx", "--test", "kpx"],
+    };
+    let args = [&["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"], what].concat();
+    // Before the build: what changes while it runs may be in it or not.
+    let commit = commit()?;
     let messages = String::from_utf8(cmd("cargo", args).read_shown()?)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let mut programs = Vec::new();
@@ -51,7 +68,15 @@ pub(super) fn build() -> Result<Built> {
         let found = programs.iter().find(|(k, t, _)| (k.as_str(), *t) == (kind, test));
         found.map(|(_, _, program)| program.clone()).with_context(|| format!("cargo built no {kind} kpx"))
     };
-    Ok(Built { kpx: built("bin", false)?, tests: built("test", true)? })
+    Ok(Built { kpx: built("bin", false)?, tests: built("test", true)?, commit })
+}
+
+/// The commit that is checked out; what runs are recorded in does not count as a difference.
+fn commit() -> Result<String> {
+    let git = |args: &[&str]| anyhow::Ok(String::from_utf8(cmd("git", args).read()?)?.trim().to_owned());
+    let commit = git(&["rev-parse", "--short=10", "HEAD"])?;
+    let changes = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/docs"])?;
+    Ok(if changes.is_empty() { commit } else { commit + "-dirty" })
 }
 
 /// An archive with a job: a shell script.

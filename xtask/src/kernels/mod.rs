@@ -14,12 +14,13 @@ mod vm;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::setup;
 use crate::shell::{Privilege, say};
+use guest::Build;
 pub(crate) use kernel::Kernel;
 use kernel::store;
 use results::Results;
@@ -30,41 +31,35 @@ pub(crate) const USUAL: [&str; 2] = ["6.1", "6.12"];
 /// From the oldest that can be had to the newest.
 const ALL: [&str; 5] = ["5.10", "6.1", "6.12", "6.18", "newest"];
 
-/// The modules of tests that have to do with the kernel, each in a machine of its own: what is quick and tells most comes
-/// first. What reads recordings is the same everywhere.
-const MODULES: [&str; 28] = [
-    "dataplane::features",
-    "dataplane::exposures",
-    "dataplane::sockets",
-    "dataplane::hours",
-    "dataplane::kernel_flows",
-    "dataplane::live",
-    "dataplane::modes",
-    "dataplane::neighbours",
-    "dataplane::object",
-    "dataplane::lifecycle",
-    "dataplane::worlds",
-    "bpf::",
-    "capture::live",
-    "capture::servers",
-    "cli::maps",
-    "conntrack::live",
-    "ipvs::live",
-    "nftables::live",
-    "path::kernel",
-    "preflight::tried",
-    "path::maps",
-    "audit::live",
-    "agent::",
-    "dataplane::packets",
-    "migrate::",
-    "lab::",
-    "conformance::kpx",
-    "conformance::rules",
+/// The modules of tests that have to do with the kernel; each line runs in a machine of its own. What is quick and tells most
+/// comes first. What reads recordings is the same everywhere.
+const MODULES: [&[&str]; 13] = [
+    &[
+        "dataplane::features",
+        "dataplane::exposures",
+        "dataplane::sockets",
+        "dataplane::kernel_flows",
+        "dataplane::live",
+    ],
+    &["dataplane::hours"],
+    &["dataplane::modes", "dataplane::neighbours", "dataplane::object", "dataplane::lifecycle", "dataplane::worlds"],
+    &["ipvs::live", "nftables::live", "conntrack::live", "bpf::"],
+    &["capture::live", "capture::servers", "cli::maps"],
+    &["path::kernel", "path::maps", "preflight::tried"],
+    &["audit::live"],
+    &["agent::"],
+    &["dataplane::packets"],
+    &["migrate::"],
+    &["lab::"],
+    &["conformance::kpx"],
+    &["conformance::rules"],
 ];
 /// Those that CI runs each time: all programs loaded, and traffic through the hooks of sockets. More would take longer under
 /// emulation than everything else together.
-const USUAL_FILTERS: [&str; 3] = ["dataplane::features", "dataplane::exposures", "dataplane::sockets"];
+const USUAL_MODULES: [&str; 3] = ["dataplane::features", "dataplane::exposures", "dataplane::sockets"];
+
+/// What a machine prints before a module's tests; its name follows.
+const MODULE: &str = "kpx-vm: module ";
 
 /// Arguments of `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
@@ -102,39 +97,35 @@ pub(crate) struct Selection {
     pub(crate) versions: Vec<String>,
     /// What runs in one machine.
     shards: Vec<Shard>,
+    build: Build,
     /// Whether docs/kernels.md shall tell what came out.
     pub(crate) record: bool,
     /// Whether what passed before, with these very tests, is left out.
     pub(crate) resume: bool,
 }
 
-/// Tests that run in one machine, one after the other.
+/// Modules of tests that run in one machine, one after the other.
 #[derive(Debug)]
 struct Shard {
-    name: String,
-    /// Words for the test harness.
-    filters: Vec<String>,
-}
-
-impl Shard {
-    fn job(&self) -> String {
-        format!("KPX_VIRTUAL_TIME=1 \"$TESTS\" --show-output --test-threads=1 {}", self.filters.join(" "))
-    }
+    modules: Vec<String>,
 }
 
 impl Selection {
     /// What CI runs each time, in one machine.
     pub(crate) fn usual() -> Self {
-        let shard = Shard { name: "usual".to_owned(), filters: owned(&USUAL_FILTERS) };
-        Self { versions: owned(&USUAL), shards: vec![shard], record: false, resume: false }
+        let shard = Shard { modules: owned(&USUAL_MODULES) };
+        Self { versions: owned(&USUAL), shards: vec![shard], build: Build::Dev, record: false, resume: false }
     }
 
     /// These versions and tests; all of either where none is named.
     pub(crate) fn of(versions: &[String], filters: &[String], record: bool, resume: bool) -> Self {
-        let or_all = |given: &[String], all: &[&str]| if given.is_empty() { owned(all) } else { given.to_vec() };
-        let shard = |filter: String| Shard { name: filter.clone(), filters: vec![filter] };
-        let shards = or_all(filters, &MODULES).into_iter().map(shard).collect();
-        Self { versions: or_all(versions, &ALL), shards, record, resume }
+        let shards = if filters.is_empty() {
+            MODULES.iter().map(|modules| Shard { modules: owned(modules) }).collect()
+        } else {
+            vec![Shard { modules: filters.to_vec() }]
+        };
+        let versions = if versions.is_empty() { owned(&ALL) } else { versions.to_vec() };
+        Self { versions, shards, build: Build::Emulated, record, resume }
     }
 }
 
@@ -150,7 +141,7 @@ pub(crate) fn prepare(versions: &[String]) -> Result<Vec<Kernel>> {
 
 /// Runs the tests on each kernel, as many at a time as there are processors; fails when a test failed on any.
 pub(crate) fn test(selection: &Selection, kernels: &[Kernel]) -> Result<()> {
-    let built = guest::build()?;
+    let built = guest::build(selection.build)?;
     let tools = guest::tools(Some(&built), &[])?;
     let names: Vec<&str> = kernels.iter().map(|kernel| kernel.release.as_str()).collect();
     say(&format!("running on Linux {}", names.join(", ")));
@@ -176,7 +167,7 @@ pub(crate) fn test(selection: &Selection, kernels: &[Kernel]) -> Result<()> {
         let seconds = all.iter().map(|(_, results)| results.seconds).sum::<u64>();
         let (passed, skipped, bad) = (sum(|r| r.passed.len()), sum(|r| r.skipped.len()), sum(|r| r.failed.len()));
         say(&format!("{:<32}{passed:>8}{skipped:>9}{bad:>8}{seconds:>9}", kernel.release));
-        let bad = all.iter().filter(|(_, results)| !results.good()).map(|(shard, _)| shard.name.as_str());
+        let bad = all.iter().filter(|(_, results)| !results.good()).map(|(module, _)| module);
         failed.extend(bad.map(|name| format!("{name} on Linux {}", kernel.release)));
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
@@ -187,52 +178,69 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// All shards on one kernel. What went wrong in one is told and kept; the others run nevertheless.
-fn test_one<'a>(
-    kernel: &Kernel,
-    built: &guest::Built,
-    tools: &[u8],
-    selection: &'a Selection,
-) -> Vec<(&'a Shard, Results)> {
-    let (mut all, count) = (Vec::new(), selection.shards.len());
-    for (number, shard) in selection.shards.iter().enumerate() {
-        let head = format!("Linux {} [{}/{count}] {}", kernel.release, number + 1, shard.name);
-        if let Some(before) = selection.resume.then(|| Results::kept(kernel, &shard.name, &built.tests)).flatten() {
-            say(&format!("{head}: passed before"));
-            all.push((shard, before));
+/// All shards on one kernel, by module. What went wrong in one is told and kept; the others run nevertheless.
+fn test_one(kernel: &Kernel, built: &guest::Built, tools: &[u8], selection: &Selection) -> Vec<(String, Results)> {
+    let mut all = Vec::new();
+    for shard in &selection.shards {
+        let mut left = Vec::new();
+        for module in &shard.modules {
+            match selection.resume.then(|| Results::kept(kernel, module, &built.tests)).flatten() {
+                Some(before) => {
+                    say(&format!("Linux {}: {module}: passed before", kernel.release));
+                    all.push((module.clone(), before));
+                }
+                None => left.push(module.clone()),
+            }
+        }
+        if left.is_empty() {
             continue;
         }
-        let results = run_shard(kernel, built, tools, shard).unwrap_or_else(|error| {
-            say(&format!("{head}: {error:#}"));
-            Results::default()
+        let ended = run(kernel, built, tools, &left).unwrap_or_else(|error| {
+            say(&format!("Linux {}: {error:#}", kernel.release));
+            Vec::new()
         });
-        say(&format!("{}{head}: {}", results.told(), results.summary()));
-        let kept = results.keep(kernel, &shard.name);
-        let recorded = if selection.record { report::record(kernel, &shard.name, &results) } else { Ok(()) };
-        if let Err(error) = kept.and(recorded) {
-            say(&format!("{head}: what came out cannot be kept: {error:#}"));
+        for module in left {
+            let results = ended.iter().find(|(name, _)| *name == module).map(|(_, results)| results);
+            let Some(results) = results else {
+                say(&format!("Linux {}: {module} was not begun", kernel.release));
+                all.push((module, Results::default()));
+                continue;
+            };
+            say(&format!("{}Linux {}: {module}: {}", results.told(), kernel.release, results.summary()));
+            let kept = results.keep(kernel, &module);
+            let recorded = if selection.record { report::record(kernel, &module, results) } else { Ok(()) };
+            if let Err(error) = kept.and(recorded) {
+                say(&format!("{module}: what came out cannot be kept: {error:#}"));
+            }
+            all.push((module, results.clone()));
         }
-        all.push((shard, results));
     }
     all
 }
 
-fn run_shard(kernel: &Kernel, built: &guest::Built, tools: &[u8], shard: &Shard) -> Result<Results> {
-    let start = Instant::now();
-    let directory = store().join(&kernel.release).join(format!("run-{}", shard.name.replace("::", "-")));
-    let ended = Machine::default().run(kernel, &[tools, &guest::job(Some(built), &shard.job())], &directory)?;
-    let mut results = Results::read(&ended.output);
-    results.seconds = start.elapsed().as_secs();
-    if !results.good() {
-        say(&format!("all that was printed: {}", ended.log.display()));
+/// Runs modules in one machine; those that were begun, with what came out.
+fn run(kernel: &Kernel, built: &guest::Built, tools: &[u8], modules: &[String]) -> Result<Vec<(String, Results)>> {
+    let job = |module: &String| {
+        format!("echo '{MODULE}{module}'\nKPX_VIRTUAL_TIME=1 \"$TESTS\" --show-output --test-threads=1 {module}\n")
+    };
+    let job = guest::job(Some(built), &modules.iter().map(job).collect::<String>());
+    let name = format!("run-{}", modules[0].replace("::", "-"));
+    let ended = Machine::default().run(kernel, &[tools, &job], &store().join(&kernel.release).join(name))?;
+    if let Err(error) = &ended.status {
+        say(&format!("Linux {}: {error:#}", kernel.release));
     }
-    Ok(results)
+    say(&format!("all that was printed: {}", ended.log.display()));
+    let parts = ended.output.split(MODULE).skip(1).filter_map(|part| part.split_once('\n'));
+    let read = |(module, printed): (&str, &str)| {
+        (module.to_owned(), Results { commit: built.commit.clone(), ..Results::read(printed) })
+    };
+    Ok(parts.map(read).collect())
 }
 
 /// `cargo xtask vm`: one command on one kernel.
 pub(crate) fn vm(args: &VmArgs) -> Result<()> {
     let kernels = prepare(std::slice::from_ref(&args.kernel))?;
-    let built = args.build.then(guest::build).transpose()?;
+    let built = args.build.then(|| guest::build(Build::Dev)).transpose()?;
     let (tools, job) =
         (guest::tools(built.as_ref(), &args.files)?, guest::job(built.as_ref(), &args.command.join(" ")));
     let machine = Machine {
@@ -244,9 +252,8 @@ pub(crate) fn vm(args: &VmArgs) -> Result<()> {
     for kernel in kernels {
         let ended = machine.run(&kernel, &[&tools, &job], &store().join(&kernel.release).join("vm"))?;
         say(&ended.output);
-        if ended.status != 0 {
-            bail!("the command ended with {} on Linux {}", ended.status, kernel.release);
-        }
+        let status = ended.status.with_context(|| format!("Linux {}", kernel.release))?;
+        ensure!(status == 0, "the command ended with {status} on Linux {}", kernel.release);
     }
     Ok(())
 }

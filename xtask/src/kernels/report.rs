@@ -43,28 +43,22 @@ struct Module {
     failed: Vec<String>,
     /// Whether the run came to its end.
     complete: bool,
-    /// How long it took, on the host's clock.
+    /// The commit that was tested.
+    commit: String,
+    /// How long it took on the machine's clock.
     seconds: u64,
 }
 
 impl Module {
     fn cell(&self) -> String {
-        let mut cell = format!("{} passed", self.passed);
-        for (number, word) in [(self.skipped.len(), "skipped"), (self.failed.len(), "failed")] {
-            if number > 0 {
-                write!(cell, ", {number} {word}").expect("a String takes everything");
-            }
-        }
-        if !self.complete {
-            cell += ", cut off";
-        }
-        cell
+        let end = if self.complete { "" } else { "…" };
+        format!("{} / {} / {}{end}", self.passed, self.skipped.len(), self.failed.len())
     }
 }
 
 /// Keeps what a run on this kernel left, in place of what one before did of the same tests.
 pub(super) fn record(kernel: &Kernel, shard: &str, results: &Results) -> Result<()> {
-    let series = numbers(&kernel.release).iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(".");
+    let series = series(&kernel.release);
     let folder = root().join(RUNS);
     let file = folder.join(format!("{series}.json"));
     fs_err::create_dir_all(&folder)?;
@@ -83,10 +77,16 @@ pub(super) fn record(kernel: &Kernel, shard: &str, results: &Results) -> Result<
         skipped: results.skipped.clone(),
         failed: results.failed.keys().cloned().collect(),
         complete: results.complete,
+        commit: results.commit.clone(),
         seconds: results.seconds,
     };
     run.modules.insert(shard.to_owned(), module);
     Ok(fs_err::write(file, serde_json::to_string_pretty(&run)? + "\n")?)
+}
+
+/// The two numbers that a kernel's series is called by.
+fn series(release: &str) -> String {
+    numbers(release).iter().take(2).map(ToString::to_string).collect::<Vec<_>>().join(".")
 }
 
 /// Writes the document anew.
@@ -128,7 +128,7 @@ fn tables(runs: &[Run]) -> String {
         writeln!(text, "| {head} | {} |", cells.join(" | ")).expect("a String takes everything");
     };
     let each = |cell: &dyn Fn(&Run) -> String| runs.iter().map(cell).collect::<Vec<_>>();
-    row("Linux", each(&|run| format!("`{}`", run.release)));
+    row("", each(&|run| series(&run.release)));
     row("---", each(&|_| "---".to_owned()));
     let mut names: Vec<&String> = runs.iter().flat_map(|run| run.modules.keys()).collect();
     names.sort();
@@ -141,13 +141,21 @@ fn tables(runs: &[Run]) -> String {
         row(feature, each(&|run| has(run).unwrap_or_else(|| "not asked".to_owned())));
     }
     for run in runs {
-        let all = || run.modules.values();
-        let reasons = all().flat_map(|m| &m.skipped).map(|(name, reason)| format!("- `{name}` skipped: {reason}"));
-        let failures = all().flat_map(|m| &m.failed).map(|name| format!("- `{name}` failed"));
-        let lines: Vec<String> = reasons.chain(failures).collect();
-        if !lines.is_empty() {
-            writeln!(text, "\nOn {}:\n\n{}", run.release, lines.join("\n")).expect("a String takes everything");
-        }
+        let head = format!("`{}`", run.release);
+        writeln!(text, "\n{head}:\n\n{}", list(run)).expect("a String takes everything");
     }
     text + "\n"
+}
+
+/// Which rows were obtained at which commit, what was skipped and why, and what failed.
+fn list(run: &Run) -> String {
+    let mut commits: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, module) in &run.modules {
+        commits.entry(&module.commit).or_default().push(format!("`{name}`"));
+    }
+    let all = || run.modules.values();
+    let commits = commits.iter().map(|(commit, names)| format!("- {commit}: {}", names.join(", ")));
+    let reasons = all().flat_map(|m| &m.skipped).map(|(name, reason)| format!("- skipped `{name}`: {reason}"));
+    let failures = all().flat_map(|m| &m.failed).map(|name| format!("- failed `{name}`"));
+    commits.chain(reasons).chain(failures).collect::<Vec<_>>().join("\n")
 }

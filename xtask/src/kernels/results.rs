@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::kernel::{Kernel, store};
 
 /// How each test of a run ended.
-#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Results {
     /// Tests that ran and held.
     pub(super) passed: Vec<String>,
@@ -21,7 +21,9 @@ pub(super) struct Results {
     pub(super) features: Vec<(String, String)>,
     /// Whether the harness came to its end.
     pub(super) complete: bool,
-    /// How long it took, on the host's clock, with the machine's start.
+    /// The commit that was tested.
+    pub(super) commit: String,
+    /// How long it took on the machine's clock, seconds.
     pub(super) seconds: u64,
 }
 
@@ -71,14 +73,18 @@ impl Results {
                 speaker = Some(name);
             } else if matches!(line, "successes:" | "failures:") || line.starts_with("test result: ") {
                 speaker = None;
-                results.complete |= line.starts_with("test result: ");
+                if let Some((_, end)) = line.rsplit_once("; finished in ") {
+                    results.complete = true;
+                    results.seconds = end.split('.').next().and_then(|whole| whole.parse().ok()).unwrap_or_default();
+                }
             } else if let Some(name) = speaker {
                 let feature = line.strip_prefix("feature ").and_then(|rest| rest.rsplit_once(": "));
                 results.features.extend(feature.map(|(what, answer)| (what.to_owned(), answer.to_owned())));
                 printed.entry(name).or_default().push(line);
             } else if let Some((name, verdict)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
                 match verdict {
-                    "FAILED" => drop(results.failed.insert(name.to_owned(), String::new())),
+                    // None: the machine ended in the middle of it.
+                    "FAILED" | "" => drop(results.failed.insert(name.to_owned(), String::new())),
                     "ok" => results.passed.push(name.to_owned()),
                     other => drop(results.skipped.insert(name.to_owned(), other.to_owned())),
                 }
@@ -107,13 +113,19 @@ mod tests {
         let output = "\nrunning 3 tests\ntest a::one ... ok\ntest a::two ... FAILED\ntest b ... ok\n\nsuccesses:\n\n\
             ---- b stdout ----\nfeature tcx: no\nskipped: no such thing\n\n\nsuccesses:\n    a::one\n    b\n\nfailures:\n\n\
             ---- a::two stdout ----\n\nthread 'a::two' panicked\n\nfailures:\n    a::two\n\n\
-            test result: FAILED. 2 passed; 1 failed; 0 ignored\n";
+            test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 15.42s\n";
         let results = Results::read(output);
         assert_eq!(results.passed, ["a::one"]);
         assert_eq!(results.skipped, BTreeMap::from([("b".to_owned(), "no such thing".to_owned())]));
         assert_eq!(results.features, [("tcx".to_owned(), "no".to_owned())]);
         assert_eq!(results.failed["a::two"].trim(), "thread 'a::two' panicked");
         assert!(results.complete);
+        assert_eq!(results.seconds, 15);
         assert!(!Results::read(&output[..output.len() / 2]).complete, "a run that was cut off");
+        let cut = Results::read("test a::one ... ok\ntest a::two ... ");
+        assert_eq!(
+            (cut.passed, cut.failed.into_keys().collect()),
+            (vec!["a::one".to_owned()], vec!["a::two".to_owned()])
+        );
     }
 }
