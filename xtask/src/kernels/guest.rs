@@ -120,7 +120,9 @@ pub(super) fn tools(built: Option<&Built>, extra: &[PathBuf]) -> Result<Vec<u8>>
         archive.file(program, 0o755, &fs_err::read(&stripped)?);
         archive.libraries(program)?;
     }
-    archive.add(&root().join("tests/data"))?;
+    for path in ["tests/data", "docs/schema", "deploy", "ebpf/kpx.bpf.o"] {
+        archive.add(&root().join(path))?;
+    }
     let recordings = root().join("../shared/fixtures");
     if recordings.is_dir() {
         archive.add(&recordings)?;
