@@ -7,11 +7,14 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
 use super::Context;
-use crate::capture::Node;
+use crate::capture::{Captured, Item, Node};
 use crate::dataplane::Dataplane;
-use crate::inspect::iptables::{Saved, kube_proxys};
+use crate::inspect::cilium::Pins;
+use crate::inspect::ipset::{self, Sets};
+use crate::inspect::iptables::{IptablesError, Saved, kube_proxys};
+use crate::inspect::ipvs::{self, IpvsError};
 use crate::inspect::nftables;
-use crate::model::{Protocol, ServiceTable, TrafficSource};
+use crate::model::{Family, Protocol, ServiceTable, TrafficSource};
 use crate::path::{self, Around, End, Packet, Path, Step};
 use crate::source::{SourceError, Via};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, count, to_value};
@@ -204,16 +207,16 @@ fn follow(
     around: &Around,
 ) -> Result<Result<Through, String>, Failure> {
     let found = |place: String, path: Path| Ok(Ok(Through { via, place, path }));
+    let family = usize::from(packet.family() == Family::V6);
     match via {
         Via::Iptables => {
             let saved = Saved::capture(node).map_err(SourceError::from)?;
             let backends = saved.backends().map_err(SourceError::from)?;
             let chosen = kube_proxys(&backends).map(|i| &backends[i]);
-            let family = usize::from(packet.family() == crate::model::Family::V6);
             match chosen.and_then(|backend| Some((backend, backend.dumps[family].as_ref()?))) {
                 Some((backend, dump)) if backend.programmed() => found(
                     format!("iptables ({}) of {}", backend.variant, node.label()),
-                    path::through_iptables(dump, packet, around),
+                    path::through_iptables(dump, &sets(node)?, packet, around),
                 ),
                 _ => Ok(Err("no rules of kube-proxy".to_owned())),
             }
@@ -238,13 +241,38 @@ fn follow(
             if lifted.table.frontends().is_empty() {
                 return Ok(Err(format!("no Services in {}", lifted.place)));
             }
-            let hook = match via {
-                Via::Ipvs => "input",
-                Via::Cilium => "lookup",
-                _ => "api",
+            let table = &lifted.table;
+            let path = match via {
+                Via::Ipvs => {
+                    let state = ipvs::read_node(node).map_err(SourceError::from)?.state;
+                    let saved = match Saved::capture(node) {
+                        Ok(saved) => Some(saved),
+                        // IPVS serves without rules, too.
+                        Err(IptablesError::NotCaptured { .. }) => None,
+                        Err(error) => return Err(SourceError::from(error).into()),
+                    };
+                    let backends = saved.as_ref().map(Saved::backends).transpose().map_err(SourceError::from)?;
+                    let mut dumps = backends.iter().flatten().filter_map(|backend| backend.dumps[family].as_ref());
+                    path::through_ipvs(dumps.find(|dump| ipvs::has_rules(dump)), &state, table, packet, around)
+                }
+                Via::Cilium => {
+                    let state = Pins::new(&context.globals.places().cilium).state().map_err(SourceError::from)?;
+                    path::through_cilium(&state, table, packet, around)
+                }
+                _ => path::through_table(table, "api", packet, around),
             };
-            found(lifted.place, path::through_table(&lifted.table, hook, packet, around))
+            found(lifted.place, path)
         }
+    }
+}
+
+/// The IP sets that rules name; none where they were not captured.
+fn sets(node: &Node) -> Result<Sets, Failure> {
+    match node.read(Item::Ipset)? {
+        Captured::Present { bytes, place } => {
+            ipset::parse(&bytes).map_err(|source| SourceError::Ipvs(IpvsError::Sets { place, source }).into())
+        }
+        Captured::Absent { .. } => Ok(Sets::new()),
     }
 }
 
@@ -254,7 +282,7 @@ impl Through {
         let (least, most) = (compared.iter().min().unwrap_or(&0), compared.iter().max().unwrap_or(&0));
         let met = if least == most { count(*most, "rule") } else { format!("{least} to {}", count(*most, "rule")) };
         let met = match self.via {
-            Via::Iptables | Via::Nftables => format!(": compared with {met}"),
+            Via::Iptables | Via::Nftables | Via::Ipvs => format!(": compared with {met}"),
             _ => String::new(),
         };
         format!("{}{met}", self.place)

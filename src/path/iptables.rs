@@ -1,8 +1,12 @@
 //! The way through iptables: every table and chain of one backend, as x_tables evaluates them for the first packet of a flow.
 
+use super::ipvs::Scheduler;
+use super::sets::{self, Asked};
 use super::trail::{Hook, Trail};
+use super::ways::{self, Ways};
 use super::{Around, End, Packet, Path};
-use crate::inspect::iptables::{Action, ChainPolicy, Dump, Parts, Rule, Spec, Table};
+use crate::inspect::ipset::Sets;
+use crate::inspect::iptables::{Action, ChainPolicy, Dump, Parts, Rule, Spec, Table, Words};
 use crate::model::{Protocol, TrafficSource};
 
 /// Targets after which the next rule is asked, whatever they do besides.
@@ -27,38 +31,45 @@ const GOES_ON: [&[u8]; 18] = [
     b"TTL",
 ];
 
-/// Most packets followed at once: more ways than any Service has endpoints.
-const MOST_WAYS: usize = 20_000;
-
-/// Follows a packet through the tables of its family.
-pub fn walk(dump: &Dump<'_>, packet: &Packet, around: &Around) -> Path {
-    let mut walk = Walk { dump, packet, around, path: Path::default(), open: Vec::new() };
-    walk.open.push(Place { trail: Trail::new(packet), tables: 0, stack: Vec::new() });
-    while let Some(mut place) = walk.open.pop() {
-        let verdict = walk.follow(&mut place);
-        let way = place.trail.ends(packet, verdict);
-        walk.path.ways.push(way);
-    }
-    walk.path
+/// Follows a packet through the tables of its family, and the sets that they name.
+pub fn walk(dump: &Dump<'_>, sets: &Sets, packet: &Packet, around: &Around) -> Path {
+    follow(dump, sets, None, packet, around)
 }
 
-/// A packet, and where in the rules it stands.
-#[derive(Clone)]
-struct Place {
-    trail: Trail,
+/// The same, with IPVS among the tables.
+pub(super) fn follow(
+    dump: &Dump<'_>,
+    sets: &Sets,
+    ipvs: Option<Scheduler<'_>>,
+    packet: &Packet,
+    around: &Around,
+) -> Path {
+    let mut walk = Walk { dump, sets, ipvs, packet, around, ways: Ways::of(packet, At::default()) };
+    while let Some(mut place) = walk.ways.next() {
+        let verdict = walk.follow(&mut place);
+        walk.ways.end(place.trail, packet, verdict);
+    }
+    walk.ways.path()
+}
+
+type Place = ways::Place<At>;
+
+/// Where in the rules a packet stands.
+#[derive(Clone, Default)]
+pub(super) struct At {
     /// Tables of this hook that it is done with.
-    tables: usize,
+    pub(super) tables: usize,
     /// Chains it is in, each with the number of the next rule from 0; empty before the base chain.
     stack: Vec<(usize, usize)>,
 }
 
 struct Walk<'w, 'd> {
     dump: &'w Dump<'d>,
+    sets: &'w Sets,
+    ipvs: Option<Scheduler<'w>>,
     packet: &'w Packet,
     around: &'w Around,
-    path: Path,
-    /// Packets yet to be followed, the last one first.
-    open: Vec<Place>,
+    ways: Ways<At>,
 }
 
 /// What a rule says of a packet.
@@ -81,32 +92,44 @@ impl<'d> Walk<'_, 'd> {
     /// Follows a packet to its end; the parts that lots send elsewhere are left in `open`.
     fn follow(&mut self, place: &mut Place) -> Option<End> {
         loop {
-            for &name in tables(place.trail.hook).iter().skip(place.tables) {
-                let dump = self.dump;
-                if let Some(table) = dump.table(name).filter(|_| !(name == "nat" && place.trail.looped))
-                    && let Some(end) = self.table(table, place)
-                {
-                    return Some(end);
+            while let Some(&name) = tables(place.trail.hook).get(place.at.tables) {
+                let end = match (name, &self.ipvs) {
+                    (IPVS, Some(ipvs)) => {
+                        place.at.tables += 1;
+                        if let Some(end) = ipvs.schedule(self.packet, self.around, place, &mut self.ways) {
+                            return Some(end);
+                        }
+                        continue;
+                    }
+                    // The mapping of a packet that comes back by `lo`, or has a server, is made.
+                    ("nat", _) if place.trail.looped || place.trail.served && place.trail.hook == Hook::Output => None,
+                    _ => self.dump.table(name).and_then(|table| self.table(table, place)),
+                };
+                if end.is_some() {
+                    return end;
                 }
-                place.tables += 1;
+                place.at.tables += 1;
             }
-            place.tables = 0;
+            place.at.tables = 0;
             if !place.trail.go_on(self.around) {
                 return None;
+            }
+            if let Some(ipvs) = &self.ipvs {
+                ipvs.route(self.packet, place);
             }
         }
     }
 
     /// Follows a packet through what is left of one table for it.
     fn table(&mut self, table: &Table<'d>, place: &mut Place) -> Option<End> {
-        if place.stack.is_empty() {
+        if place.at.stack.is_empty() {
             let base = place.trail.hook.name().to_uppercase();
-            place.stack.push((table.chain(base.as_bytes())?, 0));
+            place.at.stack.push((table.chain(base.as_bytes())?, 0));
         }
-        while let Some(&(chain, number)) = place.stack.last() {
+        while let Some(&(chain, number)) = place.at.stack.last() {
             let Some(rule) = table.rule(chain, number + 1) else {
-                place.stack.pop();
-                if !place.stack.is_empty() {
+                place.at.stack.pop();
+                if !place.at.stack.is_empty() {
                     continue;
                 }
                 let chain = &table.chains()[chain];
@@ -117,24 +140,23 @@ impl<'d> Walk<'_, 'd> {
                 }
                 break;
             };
-            if let Some(top) = place.stack.last_mut() {
+            if let Some(top) = place.at.stack.last_mut() {
                 top.1 += 1;
             }
-            place.trail.compared += 1;
+            if !self.ways.compare(&mut place.trail) {
+                return Some(End::Untouched);
+            }
             let spec = rule.spec();
             let name = table.chains()[chain].name;
             match self.matches(&spec, rule, (table, name), place) {
                 Matches::No => continue,
                 Matches::Yes => {}
                 Matches::Chance(p) if p >= 1.0 => {}
-                Matches::Chance(p) if self.open.len() < MOST_WAYS => {
+                Matches::Chance(p) => {
                     // This packet is the part that the rule takes; the other part comes after it.
                     let taken = place.trail.split(p);
                     let rest = std::mem::replace(&mut place.trail, taken);
-                    self.open.push(Place { trail: rest, ..place.clone() });
-                }
-                Matches::Chance(_) => {
-                    self.path.notes.insert(format!("more than {MOST_WAYS} ways: only so many were followed"));
+                    self.ways.later(Place { trail: rest, at: place.at.clone() });
                 }
             }
             let at = format!("{} {} {}", text(table.name()), text(name), number + 1);
@@ -144,7 +166,7 @@ impl<'d> Walk<'_, 'd> {
                 Next::End(end) => return Some(end),
             }
         }
-        place.stack.clear();
+        place.at.stack.clear();
         None
     }
 
@@ -159,13 +181,13 @@ impl<'d> Walk<'_, 'd> {
         if let Some(chain) = table.chain(target.name) {
             trail.step(at, format!("-> {}", text(target.name)), body);
             if target.goto {
-                place.stack.pop();
+                place.at.stack.pop();
             }
-            if place.stack.len() > 64 {
-                self.path.notes.insert("chains call each other more than 64 deep: not followed further".to_owned());
+            if place.at.stack.len() > 64 {
+                self.ways.note("chains call each other more than 64 deep: not followed further".to_owned());
                 return Next::Table;
             }
-            place.stack.push((chain, 0));
+            place.at.stack.push((chain, 0));
             return Next::Rule;
         }
         match (target.action, target.name) {
@@ -200,9 +222,9 @@ impl<'d> Walk<'_, 'd> {
             (Action::Plain, b"RETURN") => {
                 trail.step(at, "return", body);
                 // Out of a base chain it is the policy that decides.
-                if place.stack.len() > 1 {
-                    place.stack.pop();
-                } else if let Some(top) = place.stack.last_mut() {
+                if place.at.stack.len() > 1 {
+                    place.at.stack.pop();
+                } else if let Some(top) = place.at.stack.last_mut() {
                     top.1 = usize::MAX - 1;
                 }
                 Next::Rule
@@ -210,12 +232,12 @@ impl<'d> Walk<'_, 'd> {
             (_, name) if GOES_ON.contains(&name) => {
                 trail.step(at, text(name).to_lowercase(), body.clone());
                 if matches!(name, b"CT" | b"NOTRACK") {
-                    self.path.notes.insert(format!("rule {body}: the packet was taken to be tracked all the same"));
+                    self.ways.note(format!("rule {body}: the packet was taken to be tracked all the same"));
                 }
                 Next::Rule
             }
             (_, name) => {
-                self.path.notes.insert(format!("target {} is unknown: the packet was taken to go on", text(name)));
+                self.ways.note(format!("target {} is unknown: the packet was taken to go on", text(name)));
                 trail.step(at, text(name), body);
                 Next::Rule
             }
@@ -223,11 +245,13 @@ impl<'d> Walk<'_, 'd> {
     }
 
     fn matches(&mut self, spec: &Spec<'_>, rule: &Rule<'_>, of: (&Table<'_>, &[u8]), place: &Place) -> Matches {
-        let other = spec.parts.has(Parts::OTHER);
-        if other && of_another_protocol(rule, self.packet.protocol) {
+        if spec.parts.has(Parts::OTHER) && of_another_protocol(rule, self.packet.protocol) {
             return Matches::No;
         }
-        let mut unknown = other.then_some("what the rule asks");
+        let apart = spec.parts.has(Parts::OTHER).then(|| sets::apart(rule));
+        let rest = apart.as_ref().map(|(rest, _)| Spec::read(Words::new(rest)));
+        let spec = rest.as_ref().unwrap_or(spec);
+        let mut unknown = spec.parts.has(Parts::OTHER).then_some("what the rule asks");
         let trail = &place.trail;
         let mut holds = |part: Parts, held: Option<bool>, what: &'static str| match held {
             _ if !spec.parts.has(part) => true,
@@ -278,18 +302,23 @@ impl<'d> Walk<'_, 'd> {
         if !all {
             return Matches::No;
         }
+        for asked in apart.iter().flat_map(|(_, asked)| asked) {
+            match self.asked(asked, trail) {
+                Some(false) => return Matches::No,
+                Some(true) => {}
+                None => unknown = unknown.or(Some("what is in the set")),
+            }
+        }
         if let Some(what) = unknown {
             if spec.target.is_none_or(|target| !GOES_ON.contains(&target.name)) {
                 let (table, chain) = (text(of.0.name()), text(of.1));
-                self.path
-                    .notes
-                    .insert(format!("not known: {what}; so no match was taken for {table} -A {chain} {rule}"));
+                self.ways.note(format!("not known: {what}; so no match was taken for {table} -A {chain} {rule}"));
             }
             return Matches::No;
         }
         if let Some(recent) = spec.recent.filter(|recent| !recent.set) {
             let seconds = recent.seconds.unwrap_or(0);
-            self.path.notes.insert(format!(
+            self.ways.note(format!(
                 "the client was taken to be new: with affinity its backend of the last {seconds} s is kept"
             ));
             return if spec.negated.has(Parts::RECENT) { Matches::Yes } else { Matches::No };
@@ -297,6 +326,21 @@ impl<'d> Walk<'_, 'd> {
         match spec.probability {
             Some(p) => Matches::Chance(if spec.negated.has(Parts::PROBABILITY) { 1.0 - p } else { p }),
             None => Matches::Yes,
+        }
+    }
+
+    /// Whether a condition that no [`Spec`] has holds; `None` where that is not known.
+    fn asked(&mut self, asked: &Asked, trail: &Trail) -> Option<bool> {
+        match asked {
+            Asked::Set { name, sides, not } => {
+                let set = self.sets.get(name.as_str())?;
+                sets::has(set, sides, self.packet, trail.destination).map(|has| has != *not)
+            }
+            Asked::Bridged { not } => {
+                self.ways.note("the packet was taken not to come in by a port of a bridge");
+                Some(*not)
+            }
+            Asked::Served { by, not } => Some(trail.served && by.has(self.packet, trail) != *not),
         }
     }
 
@@ -309,13 +353,16 @@ impl<'d> Walk<'_, 'd> {
     }
 }
 
-/// The tables of a hook, in the order of their priorities.
+/// Where IPVS comes among the tables.
+const IPVS: &str = "IPVS";
+
+/// The tables of a hook, in the order of their priorities; IPVS has 99 at input and -98 at output.
 const fn tables(hook: Hook) -> &'static [&'static str] {
     match hook {
         Hook::Prerouting => &["raw", "mangle", "nat"],
-        Hook::Input => &["mangle", "filter", "security", "nat"],
+        Hook::Input => &["mangle", "filter", "security", IPVS, "nat"],
         Hook::Forward => &["mangle", "filter", "security"],
-        Hook::Output => &["raw", "mangle", "nat", "filter", "security"],
+        Hook::Output => &["raw", "mangle", "nat", IPVS, "filter", "security"],
         Hook::Postrouting => &["mangle", "nat"],
     }
 }

@@ -1,15 +1,19 @@
 //! The way of a new packet through each dataplane of a node: which rules, sets and maps decide about it, and what may come of it.
 //!
 //! A dataplane that draws lots sends the packet on several ways, each with its probability. Rules are walked as the kernel walks
-//! them, one after the other; kpx's maps are asked by the lookup that the kernel runs; other maps, IPVS and the API's objects by
-//! the table that they lift into.
+//! them, one after the other, and IPVS among them; kpx's maps are asked by the lookup that the kernel runs; Cilium's maps and the
+//! API's objects by the table that they lift into.
 
 mod around;
+mod cilium;
 mod ebpf;
 mod iptables;
+mod ipvs;
 mod nftables;
+mod sets;
 mod table;
 mod trail;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,8 +22,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 pub use around::Around;
+pub use cilium::walk as through_cilium;
 pub use ebpf::walk as through_maps;
 pub use iptables::walk as through_iptables;
+pub use ipvs::walk as through_ipvs;
 pub use nftables::walk as through_nftables;
 pub use table::walk as through_table;
 

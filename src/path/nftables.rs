@@ -3,30 +3,27 @@
 use std::net::IpAddr;
 
 use super::trail::{Hook, Trail};
+use super::ways::{self, Ways};
 use super::{Around, End, Packet, Path};
 use crate::inspect::nftables::{Addresses, Balance, Chain, Key, Match, Rule, Ruleset, Side, Statement, Table, Verdict};
 use crate::model::TrafficSource;
 
-/// Most packets followed at once: more ways than any Service has endpoints.
-const MOST_WAYS: usize = 20_000;
-
 /// Follows a packet through the table of its family; `None` without one.
 pub fn walk(ruleset: &Ruleset, packet: &Packet, around: &Around) -> Option<Path> {
     let table = ruleset.table(packet.family())?;
-    let mut walk = Walk { table, packet, around, path: Path::default(), open: Vec::new() };
-    walk.open.push(Place { trail: Trail::new(packet), done: None, stack: Vec::new() });
-    while let Some(mut place) = walk.open.pop() {
+    let mut walk = Walk { table, packet, around, ways: Ways::of(packet, At::default()) };
+    while let Some(mut place) = walk.ways.next() {
         let verdict = walk.follow(&mut place);
-        let way = place.trail.ends(packet, verdict);
-        walk.path.ways.push(way);
+        walk.ways.end(place.trail, packet, verdict);
     }
-    Some(walk.path)
+    Some(walk.ways.path())
 }
 
-/// A packet, and where in the rules it stands.
-#[derive(Clone)]
-struct Place<'t> {
-    trail: Trail,
+type Place<'t> = ways::Place<At<'t>>;
+
+/// Where in the rules a packet stands.
+#[derive(Clone, Default)]
+struct At<'t> {
     /// Priority and name of the base chain of this hook that it has come to.
     done: Option<(i32, &'t str)>,
     /// Chains it is in, each with the number of the next rule and of the statement in there, from 0.
@@ -37,9 +34,7 @@ struct Walk<'t> {
     table: &'t Table,
     packet: &'t Packet,
     around: &'t Around,
-    path: Path,
-    /// Packets yet to be followed, the last one first.
-    open: Vec<Place<'t>>,
+    ways: Ways<At<'t>>,
 }
 
 /// What follows of a statement, or of a rule.
@@ -58,15 +53,15 @@ enum Next<'t> {
 impl<'t> Walk<'t> {
     fn follow(&mut self, place: &mut Place<'t>) -> Option<End> {
         loop {
-            if place.stack.is_empty() {
+            if place.at.stack.is_empty() {
                 while let Some((priority, name, chain)) = self.next_base(place) {
-                    place.done = Some((priority, name));
-                    place.stack.push((name, chain, 0));
+                    place.at.done = Some((priority, name));
+                    place.at.stack.push((name, chain, 0));
                     if let Some(end) = self.chain(place) {
                         return Some(end);
                     }
                 }
-                place.done = None;
+                place.at.done = None;
                 if !place.trail.go_on(self.around) {
                     return None;
                 }
@@ -85,16 +80,16 @@ impl<'t> Walk<'t> {
             (&*hook.hook == place.trail.hook.name() && !made).then_some((hook.priority, &**name, chain))
         });
         of_hook
-            .filter(|(priority, name, _)| place.done.is_none_or(|done| (*priority, *name) > done))
+            .filter(|(priority, name, _)| place.at.done.is_none_or(|done| (*priority, *name) > done))
             .min_by_key(|c| (c.0, c.1))
     }
 
     /// Follows a packet through the base chain that it is in.
     fn chain(&mut self, place: &mut Place<'t>) -> Option<End> {
-        while let Some(&(name, chain, number)) = place.stack.last() {
+        while let Some(&(name, chain, number)) = place.at.stack.last() {
             let Some(rule) = chain.rules.get(number) else {
-                place.stack.pop();
-                if place.stack.is_empty()
+                place.at.stack.pop();
+                if place.at.stack.is_empty()
                     && let Some(hook) = &chain.hook
                     && !hook.accepts
                 {
@@ -103,10 +98,12 @@ impl<'t> Walk<'t> {
                 }
                 continue;
             };
-            if let Some(top) = place.stack.last_mut() {
+            if let Some(top) = place.at.stack.last_mut() {
                 top.2 += 1;
             }
-            place.trail.compared += 1;
+            if !self.ways.compare(&mut place.trail) {
+                return Some(End::Untouched);
+            }
             let at = format!("{name} {}", number + 1);
             match self.rule(rule, &at, place) {
                 Next::Statement | Next::NoMatch => {}
@@ -119,36 +116,36 @@ impl<'t> Walk<'t> {
                 }
             }
         }
-        place.stack.clear();
+        place.at.stack.clear();
         None
     }
 
     /// Does what a verdict says.
     fn verdict(&mut self, verdict: &'t Verdict, place: &mut Place<'t>) -> Option<End> {
         match verdict {
-            Verdict::Accept => place.stack.clear(),
+            Verdict::Accept => place.at.stack.clear(),
             Verdict::Drop => return Some(End::Dropped),
             Verdict::Continue => {}
             Verdict::Return => {
-                if place.stack.len() > 1 {
-                    place.stack.pop();
-                } else if let Some(top) = place.stack.last_mut() {
+                if place.at.stack.len() > 1 {
+                    place.at.stack.pop();
+                } else if let Some(top) = place.at.stack.last_mut() {
                     // Out of a base chain it is the policy that decides.
                     top.2 = usize::MAX;
                 }
             }
             Verdict::Jump(chain) | Verdict::Goto(chain) => {
                 let Some((name, to)) = self.table.chains.get_key_value(chain) else {
-                    self.path.notes.insert(format!("there is no chain {chain}: the packet was taken to go on"));
+                    self.ways.note(format!("there is no chain {chain}: the packet was taken to go on"));
                     return None;
                 };
                 if matches!(verdict, Verdict::Goto(_)) {
                     // A base chain that is left so still has its policy; kube-proxy's accept.
-                    place.stack.pop();
+                    place.at.stack.pop();
                 }
                 // nf_tables allows 16.
-                if place.stack.len() < 16 {
-                    place.stack.push((name, to, 0));
+                if place.at.stack.len() < 16 {
+                    place.at.stack.push((name, to, 0));
                 }
             }
         }
@@ -219,7 +216,7 @@ impl<'t> Walk<'t> {
                 return Next::Verdict(verdict);
             }
             Statement::Other(other) => {
-                self.path.notes.insert(format!("not understood, and passed over: {other}"));
+                self.ways.note(format!("not understood, and passed over: {other}"));
                 return Next::NoMatch;
             }
         }
@@ -256,26 +253,22 @@ impl<'t> Walk<'t> {
 
     /// Leaves the part of the packets that has drawn this number for later: it comes to the same rule again.
     fn later(&mut self, place: &Place<'t>, trail: &Trail, share: f64, number: usize) {
-        if self.open.len() >= MOST_WAYS {
-            self.path.notes.insert(format!("more than {MOST_WAYS} ways: only so many were followed"));
-            return;
-        }
         let mut other = place.clone();
         other.trail = trail.clone();
         other.trail.probability *= share;
         other.trail.compared -= 1;
         other.trail.lot = Some(number);
-        if let Some(top) = other.stack.last_mut() {
+        if let Some(top) = other.at.stack.last_mut() {
             top.2 -= 1;
         }
-        self.open.push(other);
+        self.ways.later(other);
     }
 
     /// Whether a condition holds. What is not known is taken not to, and noted.
     fn holds(&mut self, condition: &Match, trail: &Trail, text: &str) -> bool {
         let (packet, destination) = (self.packet, trail.destination);
         let mut unknown = |what: &str| {
-            self.path.notes.insert(format!("not known: {what}; so no match was taken for {text}"));
+            self.ways.note(format!("not known: {what}; so no match was taken for {text}"));
             false
         };
         let address = |side: Side| match side {

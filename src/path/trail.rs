@@ -39,6 +39,8 @@ pub(super) struct Trail {
     pub(super) mark: u32,
     pub(super) translated: bool,
     pub(super) masqueraded: bool,
+    /// Whether IPVS has given it a server.
+    pub(super) served: bool,
     /// The number it has drawn in the balance that it comes to next, where that is settled.
     pub(super) lot: Option<usize>,
     /// Whether it has left a socket of the node and comes in by `lo`.
@@ -59,6 +61,7 @@ impl Trail {
             mark: 0,
             translated: false,
             masqueraded: false,
+            served: false,
             lot: None,
             looped: false,
         }

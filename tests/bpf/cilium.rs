@@ -75,8 +75,12 @@ impl Cilium {
     }
 
     fn run(&self, args: &[&str]) -> Run {
+        self.kpx(&[&["inspect"], args].concat())
+    }
+
+    fn kpx(&self, args: &[&str]) -> Run {
         let mut command = kpx();
-        command.arg("inspect").args(args).arg("--cilium-pins").arg(self.bpffs.path(""));
+        command.args(args).arg("--cilium-pins").arg(self.bpffs.path(""));
         command.args(["--node-name", "node-a", "--services-from"]).arg(project(OBJECTS));
         // Nowhere is a dataplane of kpx.
         command.arg("--bpffs").arg(self.bpffs.path("kpx"));
@@ -190,6 +194,54 @@ fn scopes_node_ports_quarantine_and_source_ranges_are_lifted() {
     assert_eq!(document["notices"][0]["code"], "missing-backend");
     let backends = cilium.run(&["backends", "--via", "cilium", "--address", "10.244.2.11", "-o", "name"]);
     assert_eq!(backends.out, "10.244.2.11:8080/TCP\n");
+}
+
+#[test]
+fn a_packet_meets_the_entries_of_its_frontend_and_backend() {
+    let Some(cilium) = Cilium::new() else { return };
+    cilium.backends(&[(1, "10.244.1.11", 8080, TCP, 0), (2, "10.244.2.11", 8080, TCP, 0)]);
+    let (load_balancer, external_local, two_scopes, ranges) = (0x20, 0x04, 0x2000, 0x80);
+    let flags = load_balancer | external_local | two_scopes | ranges;
+    cilium.services(&[
+        (key("203.0.113.9", 443, 0, TCP, 0), service(0, 1, 5, flags, 0)),
+        (key("203.0.113.9", 443, 1, TCP, 0), service(1, 0, 5, 0, 0)),
+        (key("203.0.113.9", 443, 0, TCP, 1), service(0, 2, 5, flags, 0)),
+        (key("203.0.113.9", 443, 1, TCP, 1), service(1, 0, 5, 0, 0)),
+        (key("203.0.113.9", 443, 2, TCP, 1), service(2, 0, 5, 0, 0)),
+        (key("10.96.0.99", 443, 0, TCP, 0), service(0, 0, 9, 0, 0)),
+    ]);
+    let range = |prefix: u32, id: u16, net: &str| {
+        ([&(32 + prefix).to_ne_bytes()[..], &id.to_be_bytes(), &[0, 0], &v4(net)].concat(), vec![0])
+    };
+    cilium.map("cilium_lb4_source_range", LPM_TRIE, 12, 1, &[range(24, 5, "198.51.100.0")]);
+    let ways = |args: &[&str]| -> Vec<(String, String)> {
+        let run = cilium.kpx(&[&["path", "--via", "cilium", "-o", "json"], args].concat());
+        let document: Value = serde_json::from_str(&run.out).unwrap_or_else(|e| panic!("{e}: {}", run.err));
+        schema::conforms(&document);
+        let way = |way: &Value| {
+            let end = way["backend"].as_str().or_else(|| way["end"].as_str()).expect("an end").to_owned();
+            let at = |step: &Value| step["at"].as_str().expect("a place").to_owned();
+            (end, way["steps"].as_array().expect("steps").iter().map(at).collect::<Vec<_>>().join(", "))
+        };
+        document["items"][0]["ways"].as_array().expect("ways").iter().map(way).collect()
+    };
+    let (services, backends) = ("cilium_lb4_services_v2 203.0.113.9:443/TCP", "cilium_lb4_backends_v3");
+    let of_client = |ip: &str| format!("{services} slot 0, cilium_lb4_source_range service 5, {ip}");
+    assert_eq!(
+        ways(&["--from-ip", "198.51.100.7", "203.0.113.9:443"]),
+        [("10.244.1.11:8080".to_owned(), format!("{}, {services} slot 1, {backends} 1", of_client("198.51.100.7")))]
+    );
+    assert_eq!(
+        ways(&["--from-ip", "192.0.2.1", "203.0.113.9:443"]),
+        [("dropped".to_owned(), format!("{}, lookup", of_client("192.0.2.1")))]
+    );
+    // A socket of the node asks the entry for inside.
+    let inside = ways(&["203.0.113.9:443"]);
+    assert!(inside[0].1.contains(&format!("{services} slot 0, {services} inside slot 0, ")), "{inside:?}");
+    assert_eq!(
+        ways(&["10.96.0.99:443"]),
+        [("refused".to_owned(), "cilium_lb4_services_v2 10.96.0.99:443/TCP slot 0, lookup".to_owned())]
+    );
 }
 
 #[test]

@@ -2,10 +2,15 @@
 
 use std::path::Path as FilePath;
 
+use kpx::capture::{Node, NodeOptions};
+use kpx::inspect::ipset::Sets;
 use kpx::inspect::iptables::{lift, parse};
+use kpx::inspect::ipvs::read_node;
 use kpx::inspect::nftables::NftablesState;
 use kpx::model::{Family, Frontend, NoBackends, ServiceTable, TrafficSource};
-use kpx::path::{Around, End, Packet, Path, through_iptables, through_nftables, through_table};
+use kpx::path::{
+    Around, End, Packet, Path, origin_of, through_iptables, through_ipvs, through_nftables, through_table,
+};
 
 use super::{to, to_nobody};
 use crate::iptables::text;
@@ -69,7 +74,7 @@ fn iptables_rules_lead_where_their_table_says() {
             &around,
             |packet| {
                 let dump = if packet.family() == Family::V4 { &v4 } else { &v6 };
-                through_iptables(dump, packet, &around)
+                through_iptables(dump, &Sets::new(), packet, &around)
                 // The node's own packets to addresses outside meet no rule that refuses: OUTPUT has no jump to KUBE-EXTERNAL-SERVICES.
             },
             |frontend, origin| {
@@ -80,7 +85,7 @@ fn iptables_rules_lead_where_their_table_says() {
             },
         );
         assert!(compared > 200, "{}: {compared}", world.display());
-        let nobody = through_iptables(&v4, &to_nobody(), &around);
+        let nobody = through_iptables(&v4, &Sets::new(), &to_nobody(), &around);
         assert_eq!(nobody.ends().into_keys().collect::<Vec<_>>(), [End::Untouched]);
     }
 }
@@ -108,5 +113,52 @@ fn nftables_rules_lead_where_their_table_says() {
             },
         );
         assert!(compared > 200, "{}: {compared}", world.display());
+    }
+}
+
+#[test]
+fn virtual_services_lead_where_their_table_says_through_rules_and_sets() {
+    let Some(root) = support::recordings() else { return };
+    for name in ["ipvs/running", "ipvs-strict-arp/running", "ipvs-kernel-6.12/running"] {
+        let world = root.join("small").join(name);
+        let from = NodeOptions { from: Some(world.clone()), ..NodeOptions::default() };
+        let ipvs = read_node(&Node::open(&from).expect("it opens")).expect("it is read");
+        let texts = ["iptables-save.txt", "ip6tables-save.txt"].map(|name| text(&world.join(name)).expect("recorded"));
+        let [v4, v6] = texts.each_ref().map(|text| parse(text).expect("it parses"));
+        let around = around(&world);
+        let walk = |packet: &Packet| {
+            let dump = if packet.family() == Family::V4 { &v4 } else { &v6 };
+            through_ipvs(Some(dump), &ipvs.state, &ipvs.table, packet, &around)
+        };
+        // A socket of the node that has no address yet gets the one that it sends to, since kube-ipvs0 has it.
+        let own = |packet: &Packet| match packet.origin {
+            TrafficSource::Node => Packet { source: around.source_to(packet.destination.ip()), ..packet.clone() },
+            TrafficSource::Outside | TrafficSource::Pod => packet.clone(),
+        };
+        let compared = compare(&ipvs.table, &around, |packet| walk(&own(packet)), |_, _| false);
+        assert!(compared > 200, "{}: {compared}", world.display());
+        let nobody = walk(&to_nobody());
+        assert_eq!(nobody.ends().into_keys().collect::<Vec<_>>(), [End::Untouched]);
+        // The kernel as the witness: each connection that was open went where the walk says that it may.
+        let mut witnesses = 0;
+        let local = around.addresses.clone().expect("they were recorded");
+        for connection in ipvs.connections.iter().filter(|connection| !connection.is_template()) {
+            let client = connection.client.ip();
+            let interface = around.interface_to(client).filter(|name| *name != "lo").map(str::to_owned);
+            let origin =
+                origin_of(client, interface.as_deref(), &local, &ipvs.table).expect("pods are told by network");
+            let packet = Packet {
+                origin,
+                source: Some(client),
+                destination: connection.virtual_address,
+                protocol: connection.protocol,
+                interface: interface.filter(|_| origin != TrafficSource::Node),
+            };
+            let ends = walk(&packet).ends();
+            let went = |end: &End| matches!(end, End::Backend { to, .. } if *to == connection.server);
+            assert!(ends.keys().any(went), "{packet}: to {}, said {ends:?}", connection.server);
+            witnesses += 1;
+        }
+        assert!(witnesses > 10, "{}: {witnesses}", world.display());
     }
 }

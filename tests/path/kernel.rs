@@ -7,6 +7,7 @@ use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use kpx::capture::Variant;
+use kpx::inspect::ipset::Sets;
 use kpx::inspect::iptables::{lift, parse};
 use kpx::inspect::nftables::NftablesState;
 use kpx::lab::{Rules, load_rules};
@@ -287,7 +288,7 @@ fn packets_meet_the_iptables_rules_that_the_walk_names() {
         let every = if variant == Variant::Nft { 7 } else { 2 };
         for packet in questions(table.frontends()).into_iter().step_by(every) {
             let before = counters(&save());
-            let paths = check(&world, &packet, sent, &|packet| through_iptables(&dump, packet, &around));
+            let paths = check(&world, &packet, sent, &|packet| through_iptables(&dump, &Sets::new(), packet, &around));
             let after = counters(&save());
             let mut told: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
             for path in &paths {

@@ -35,22 +35,24 @@ pub fn lift(state: &State) -> (ServiceTable, Vec<Notice>, Frontends) {
 /// The entries of the maps that make up a service's frontends.
 pub fn entries_of(state: &State, ids: &BTreeSet<u32>) -> Vec<MapEntry> {
     let own = state.services.iter().filter(|(_, value)| ids.contains(&value.id.into()));
-    let entry = |(key, value): (&ServiceKey, &ServiceValue)| {
-        let at = SocketAddr::new(key.address, key.port);
-        let protocol = Protocol::from_number(key.protocol).map_or_else(|| "ANY".to_owned(), |p| p.to_string());
-        let scope = if key.scope == INTERNAL_SCOPE { " inside" } else { "" };
-        let family = Family::of(key.address);
-        let value = match key.slot {
-            0 => format!("service {}, {} slots, flags {:#06x}", value.id, value.count, value.flags),
-            _ => match state.backends.get(&(family, value.union)) {
-                Some(backend) => format!("backend {}, {}", value.union, backend.addr),
-                None => format!("backend {}, which is not there", value.union),
-            },
-        };
-        let map = SERVICES[usize::from(family == Family::V6)];
-        MapEntry { map, key: format!("{at}/{protocol}{scope} slot {}", key.slot), value }
+    own.map(|(key, value)| slot_entry(state, key, value)).collect()
+}
+
+/// An entry of the map of services, for people.
+pub(super) fn slot_entry(state: &State, key: &ServiceKey, value: &ServiceValue) -> MapEntry {
+    let at = SocketAddr::new(key.address, key.port);
+    let protocol = Protocol::from_number(key.protocol).map_or_else(|| "ANY".to_owned(), |p| p.to_string());
+    let scope = if key.scope == INTERNAL_SCOPE { " inside" } else { "" };
+    let family = Family::of(key.address);
+    let value = match key.slot {
+        0 => format!("service {}, {} slots, flags {:#06x}", value.id, value.count, value.flags),
+        _ => match state.backends.get(&(family, value.union)) {
+            Some(backend) => format!("backend {}, {}", value.union, backend.addr),
+            None => format!("backend {}, which is not there", value.union),
+        },
     };
-    own.map(entry).collect()
+    let map = SERVICES[usize::from(family == Family::V6)];
+    MapEntry { map, key: format!("{at}/{protocol}{scope} slot {}", key.slot), value }
 }
 
 struct Lift<'a> {
@@ -60,7 +62,7 @@ struct Lift<'a> {
     node: BTreeMap<Family, BTreeSet<IpAddr>>,
 }
 
-const INTERNAL_SCOPE: u8 = 1;
+pub(super) const INTERNAL_SCOPE: u8 = 1;
 
 impl Lift<'_> {
     /// The frontend of an entry: none for slots and for what is part of another one, one for each protocol otherwise.

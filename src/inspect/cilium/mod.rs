@@ -4,11 +4,13 @@
 
 pub mod layout;
 mod lift;
+mod lookup;
 mod notice;
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use lift::{entries_of, lift};
+pub use lookup::{Met, lookup};
 pub use notice::Notice;
 pub use read::{CiliumError, PINS, Pins, State, is_there};

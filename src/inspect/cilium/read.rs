@@ -20,9 +20,9 @@ pub const PINS: &str = "/sys/fs/bpf/tc/globals";
 /// Names of one kind of map, for IPv4 and IPv6.
 type Names = [&'static str; 2];
 pub(super) const SERVICES: Names = ["cilium_lb4_services_v2", "cilium_lb6_services_v2"];
-const BACKENDS: Names = ["cilium_lb4_backends_v3", "cilium_lb6_backends_v3"];
-const RANGES: Names = ["cilium_lb4_source_range", "cilium_lb6_source_range"];
-const AFFINITY: Names = ["cilium_lb4_affinity", "cilium_lb6_affinity"];
+pub(super) const BACKENDS: Names = ["cilium_lb4_backends_v3", "cilium_lb6_backends_v3"];
+pub(super) const RANGES: Names = ["cilium_lb4_source_range", "cilium_lb6_source_range"];
+pub(super) const AFFINITY: Names = ["cilium_lb4_affinity", "cilium_lb6_affinity"];
 const MAGLEV: Names = ["cilium_lb4_maglev", "cilium_lb6_maglev"];
 const CONNTRACK: [Names; 2] =
     [["cilium_ct4_global", "cilium_ct6_global"], ["cilium_ct_any4_global", "cilium_ct_any6_global"]];

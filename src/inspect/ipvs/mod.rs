@@ -18,6 +18,6 @@ pub use deviate::as_ipvs;
 pub use lift::State;
 pub use notice::Notice;
 pub use read::{IpvsError, IpvsState, read_node};
-pub use rules::Rules;
+pub use rules::{Rules, are_there as has_rules};
 pub use sets::{KubeSet, KubeSets};
 pub use state::{Flags, Forward, Ipvs, RealServer, Stats, Version, Virtual, VirtualService};

@@ -36,7 +36,7 @@ pub struct Rules {
 }
 
 /// Whether a dump has rules of kube-proxy in IPVS mode.
-pub(super) fn are_there(dump: &Dump<'_>) -> bool {
+pub fn are_there(dump: &Dump<'_>) -> bool {
     dump.tables()
         .iter()
         .any(|table| ONLY_IPVS.iter().any(|name| table.chain(name).is_some_and(|c| table.rules_of(c).len() > 0)))
