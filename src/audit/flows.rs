@@ -1,7 +1,7 @@
 //! What of connection tracking the checks judge, without the entries themselves.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::inspect::conntrack::{Carried, Census, Entry};
 use crate::model::{Exposure, Protocol, ServiceTable};
@@ -19,15 +19,18 @@ pub struct Flows {
     pub stuck: Vec<(String, SocketAddr, SocketAddr)>,
     /// How many such flows there are.
     pub stuck_count: u64,
-    /// Entries by NodePort that were asked for on an address of loopback.
-    pub localhost: BTreeMap<(u16, Protocol), u64>,
+    /// Entries by NodePort and the address that it was asked for on: those on loopback, and those that were translated.
+    pub node_ports: BTreeMap<(u16, Protocol), BTreeMap<IpAddr, u64>>,
 }
 
 /// [`Flows`] while the entries are read.
 pub(super) struct Counter<'t> {
     census: Census<'t>,
-    node_ports: BTreeMap<(u16, Protocol), u64>,
+    node_ports: BTreeMap<(u16, Protocol), BTreeMap<IpAddr, u64>>,
 }
+
+/// Most addresses that are told apart for one NodePort: more than a node has.
+const MOST_ADDRESSES: usize = 1000;
 
 impl Flows {
     /// Counts entries by the Services of a table.
@@ -35,7 +38,7 @@ impl Flows {
         let node_ports = table.frontends().iter().filter(|f| f.key.exposure == Exposure::NodePort);
         Counter {
             census: Census::new(table),
-            node_ports: node_ports.map(|f| ((f.key.port, f.key.protocol), 0)).collect(),
+            node_ports: node_ports.map(|f| ((f.key.port, f.key.protocol), BTreeMap::new())).collect(),
         }
     }
 }
@@ -44,11 +47,13 @@ impl Counter<'_> {
     pub(super) fn add(&mut self, entry: &Entry) {
         self.census.add(entry);
         let asked = entry.original.destination;
-        if asked.ip().is_loopback()
+        // Others have ports with these numbers, too: what goes there is translated by nobody.
+        if (asked.ip().is_loopback() || entry.reply.source != asked)
             && let Some(protocol) = entry.service_protocol()
-            && let Some(count) = self.node_ports.get_mut(&(asked.port(), protocol))
+            && let Some(by_address) = self.node_ports.get_mut(&(asked.port(), protocol))
+            && (by_address.len() < MOST_ADDRESSES || by_address.contains_key(&asked.ip()))
         {
-            *count += 1;
+            *by_address.entry(asked.ip()).or_default() += 1;
         }
     }
 
@@ -60,14 +65,14 @@ impl Counter<'_> {
         let mut busiest: Vec<_> = by_service.into_iter().filter(|(_, open)| *open > 0).collect();
         busiest.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         let (stuck, stuck_count) = self.census.stuck_flows();
-        self.node_ports.retain(|_, count| *count > 0);
+        self.node_ports.retain(|_, by_address| !by_address.is_empty());
         Flows {
             total: self.census.total(),
             carried: self.census.carried(),
             busiest,
             stuck: stuck.iter().map(|flow| (flow.frontend.display_name(), flow.client, flow.backend)).collect(),
             stuck_count,
-            localhost: self.node_ports,
+            node_ports: self.node_ports,
         }
     }
 }

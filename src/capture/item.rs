@@ -63,7 +63,8 @@ pub enum Item {
     IptablesSave(Family, Variant),
     /// `nft -j list ruleset`.
     NftRuleset,
-    /// `nft -j list table` of each table but kube-proxy's and iptables-nft's, joined; a whole ruleset serves as well.
+    /// `nft -j list table` of each table but kube-proxy's and iptables-nft's, and `nft -j list chain` of those of iptables-nft's
+    /// chains that hold rules it may not have written, joined; a whole ruleset serves as well.
     NftOthers,
     /// `nfacct list`.
     Nfacct,

@@ -62,6 +62,22 @@ fn cases() -> Vec<Case> {
         case("KPX-A105", "iptables-nft security", |f| {
             f.before(V4, "*mangle", "# Table `security' is incompatible, use 'nft' tool.");
         }),
+        case("KPX-A106", "iptables-nft nat POSTROUTING rule 2: -j DROP (in nft it asks a set or map, too)", |f| {
+            // As iptables 1.8.9 printed the rule, and as nft did.
+            f.add(V4, "nat", &["-A POSTROUTING -j DROP"]);
+            f.json("nft-ruleset.json", |ruleset| {
+                let rule = |expr: serde_json::Value| {
+                    json!({"rule": {"family": "ip", "table": "nat", "chain": "POSTROUTING", "handle": 9, "expr": expr}})
+                };
+                let field = |field: &str| json!({"payload": {"protocol": "ip", "field": field}});
+                ruleset["nftables"].as_array_mut().expect("a list").extend([
+                    rule(json!([{"xt": {"type": "match", "name": "comment"}}, {"counter": {"packets": 0, "bytes": 0}},
+                        {"jump": {"target": "KUBE-POSTROUTING"}}])),
+                    rule(json!([{"match": {"op": "==", "left": {"concat": [field("saddr"), field("daddr")]},
+                        "right": {"set": [{"concat": ["1.2.3.4", "5.6.7.8"]}]}}}, {"drop": null}])),
+                ]);
+            });
+        }),
         case("KPX-A110", "iptables-legacy: ", |f| {
             f.write("iptables-legacy-save.txt", &f.read(V4).replace(" (nf_tables)", ""));
         }),
@@ -335,6 +351,17 @@ fn of_the_rest() -> Vec<Case> {
         }),
         case("KPX-A501", "cgroup_sock_addr program 7: cil_sock4_conne", |f| {
             program(f, "cgroup_sock_addr", "cil_sock4_conne");
+        }),
+        case("KPX-A503", "process 9 (kube-proxy): runs beside sched_cls program 7 (cali_tc_preambl)", |f| {
+            program(f, "sched_cls", "cali_tc_preambl");
+        }),
+        case("KPX-A618", "NodePort 10.244.1.1:30080/TCP: 1 entries", |f| {
+            let flow = |to: &str| {
+                format!(
+                    "ipv4     2 tcp      6 86400 ESTABLISHED src=192.168.50.12 dst={to} sport=40001 dport=30080 src=10.244.1.13 dst=192.168.50.12 sport=8080 dport=40001 [ASSURED] mark=0 zone=0 use=2\n"
+                )
+            };
+            f.write("nf_conntrack.txt", &(flow("192.168.50.11") + &flow("10.244.1.1")));
         }),
         case("KPX-A502", "sched_cls program 7: cil_from_netdev", |f| program(f, "sched_cls", "cil_from_netdev")),
         case("KPX-A601", "no kube-proxy runs", |f| {

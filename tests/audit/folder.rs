@@ -41,6 +41,19 @@ impl Folder {
         folder
     }
 
+    /// A copy of a recorded node.
+    pub(super) fn copy_of(world: &Path) -> Self {
+        let folder = Self(tempfile::tempdir().expect("a folder"));
+        for entry in fs_err::read_dir(world).expect("it is there") {
+            let path = entry.expect("it can be read").path();
+            // Recordings may be read-only, and so would be their copies.
+            let bytes = fs_err::read(&path).expect("it can be read");
+            fs_err::write(folder.path(path.file_name().and_then(|n| n.to_str()).expect("a name")), bytes)
+                .expect("written");
+        }
+        folder
+    }
+
     /// The same objects served in nftables mode.
     pub(super) fn nftables(version: &str) -> Self {
         let folder = Self::iptables();

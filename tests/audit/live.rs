@@ -63,6 +63,39 @@ fn result(text: &str, id: &str) -> serde_json::Value {
 }
 
 #[test]
+fn native_rules_that_iptables_save_does_not_show_are_found() {
+    if !privileged() {
+        return;
+    }
+    let node = Namespace::new("native");
+    node.sh(
+        "iptables-nft -t nat -A POSTROUTING -s 10.0.0.1 -j RETURN; iptables-nft -N SHORT; iptables-nft -A FORWARD -j ACCEPT
+         iptables-nft -A FORWARD -p tcp -m tcp --dport 80:90 -m limit --limit 5/min -j LOG",
+    );
+    let (_, text) = audit(&node.0, &["iptables"]);
+    assert_eq!(result(&text, "KPX-A106")["result"], "passed");
+    // One that is printed whole, one without its condition.
+    node.sh("nft add rule ip filter FORWARD ip saddr 192.0.2.1 drop
+         nft 'add rule ip nat POSTROUTING ip saddr . ip daddr { 1.2.3.4 . 5.6.7.8 } drop'");
+    // The oracle: what iptables makes of them.
+    let saved = node.output("iptables-nft-save");
+    assert!(
+        saved.contains("-A POSTROUTING -j DROP") && saved.contains("-A FORWARD -s 192.0.2.1/32 -j DROP"),
+        "{saved}"
+    );
+    let places = || {
+        let (_, text) = audit(&node.0, &["iptables"]);
+        let found = result(&text, "KPX-A106");
+        found["evidence"].as_array().expect("a list").iter().map(|e| e["at"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(places(), ["iptables-nft nat POSTROUTING rule 2"]);
+    // One at which iptables-nft-save of 1.8.9 stops; others may leave it out.
+    node.sh("nft add rule ip filter SHORT meta skuid 5 drop");
+    assert!(!node.output("iptables-nft-save 2>/dev/null").contains("-A SHORT"));
+    assert!(places().contains(&"iptables-nft filter SHORT".into()), "{:?}", places());
+}
+
+#[test]
 fn a_node_whose_kube_proxy_is_gone_is_told_so() {
     if !privileged() {
         return;

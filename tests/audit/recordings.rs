@@ -70,3 +70,17 @@ fn what_is_left_over_is_found() {
         assert!(said(&judged, id).contains(says), "{world}: {id}: {}", said(&judged, id));
     }
 }
+
+#[test]
+fn rules_in_front_of_those_of_ipvs_mode_and_with_their_mark_are_found() {
+    let Some(root) = recordings() else { return };
+    let node = super::folder::Folder::copy_of(&root.join("small/ipvs/running"));
+    let quiet = node.judged();
+    assert_eq!([said(&quiet, "KPX-A104"), said(&quiet, "KPX-A135")], ["passed", "passed"]);
+    node.before("iptables-save.txt", "-A PREROUTING", "-A PREROUTING -j RETURN");
+    node.add("iptables-save.txt", "filter", &["-A FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT"]);
+    let judged = node.judged();
+    let (shadow, mark) = (said(&judged, "KPX-A104"), said(&judged, "KPX-A135"));
+    assert!(shadow.contains("nat PREROUTING rule 1: -j RETURN"), "{shadow}");
+    assert!(mark.contains("filter FORWARD rule ") && mark.contains("0x4000/0x4000"), "{mark}");
+}

@@ -1,10 +1,11 @@
 //! BPF programs of other dataplanes.
 
 use super::super::check::{Area, Severity};
+use super::proxy::is_kube_proxy;
 use super::{Check, Evidence, Facts, Found};
 use crate::capture::BpfProgram;
 
-pub(super) const CHECKS: [Check; 2] = [
+pub(super) const CHECKS: [Check; 3] = [
     Check {
         id: "KPX-A501",
         area: Area::Bpf,
@@ -27,7 +28,32 @@ pub(super) const CHECKS: [Check; 2] = [
         command: "bpftool net",
         run: |facts| programs(facts, |p| matches!(p.kind.as_str(), "sched_cls" | "xdp") && known(&p.name)),
     },
+    Check {
+        id: "KPX-A503",
+        area: Area::Bpf,
+        severity: Severity::Warning,
+        title: "A running kube-proxy whose chains Calico's eBPF dataplane cleans up",
+        why: "Calico's agent in eBPF mode deletes kube-proxy's chains unless told not to (bpfKubeProxyIptablesCleanupEnabled, on by default), and a \
+              running kube-proxy writes them again: restores fail and Services flap.",
+        remedy: "Stop kube-proxy on this node, or switch that clean-up off while both run.",
+        command: "kubectl get felixconfiguration default -o jsonpath='{.spec.bpfKubeProxyIptablesCleanupEnabled}'",
+        run: two_writers,
+    },
 ];
+
+fn two_writers(facts: &Facts<'_>) -> Found {
+    let calicos = |p: &&BpfProgram| ["cali_", "calico_"].iter().any(|start| p.name.starts_with(start));
+    let Some(program) = facts.bpf()?.programs.iter().find(calicos) else { return Ok(Vec::new()) };
+    let running = facts.processes()?.iter().filter(|process| is_kube_proxy(&process.name));
+    Ok(running
+        .map(|process| {
+            Evidence::new(
+                format!("process {} ({})", process.pid, process.name),
+                format!("runs beside {} program {} ({})", program.kind, program.id, program.name),
+            )
+        })
+        .collect())
+}
 
 /// Starts of program names of other dataplanes.
 fn known(name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::super::check::{Area, Severity};
 use super::{Check, Evidence, Facts, Found, Skip, tool};
 use crate::capture::Variant;
-use crate::inspect::iptables::{Action, Backend, ChainPolicy, Dump, Owner, Parts, Remark, Table, owner};
+use crate::inspect::iptables::{Action, Backend, ChainPolicy, Dump, Owner, Parts, Remark, Rule, Table, owner};
 use crate::inspect::recent;
 use crate::model::Family;
 
@@ -305,8 +305,16 @@ fn flushing_firewalls(facts: &Facts<'_>) -> Found {
 fn mark_collisions(facts: &Facts<'_>) -> Found {
     let iptables = facts.iptables()?;
     let marks = iptables.backends.iter().flat_map(|b| &b.lifted.families).filter_map(|f| f.masquerade_mark);
+    // In IPVS mode this chain is all that is left of it in iptables.
+    let chains = iptables.tables().filter_map(|(_, table)| {
+        let mark = |rule: &Rule<'_>| match rule.spec().target?.action {
+            Action::Mark { value, .. } => Some(value),
+            _ => None,
+        };
+        table.rules_of(table.chain(b"KUBE-MARK-MASQ")?).find_map(mark)
+    });
     let nft = facts.nftables().ok().into_iter().flat_map(|state| state.masquerade_marks.into_iter().flatten());
-    let mark = marks.chain(nft).fold(0, |all, mark| all | mark);
+    let mark = marks.chain(chains).chain(nft).fold(0, |all, mark| all | mark);
     if mark == 0 {
         return Err(Skip("there are no rules of kube-proxy that mark packets".to_owned()));
     }

@@ -2,10 +2,11 @@
 
 use super::super::check::{Area, Severity};
 use super::{Check, Evidence, Facts, Found, Iptables, Skip, rule_at, tool};
+use crate::capture::Variant;
 use crate::inspect::iptables::{Notice, Owner, Parts, Rule, Table, owner};
 use crate::model::Family;
 
-pub(super) const CHECKS: [Check; 5] = [
+pub(super) const CHECKS: [Check; 6] = [
     Check {
         id: "KPX-A101",
         area: Area::Iptables,
@@ -56,11 +57,23 @@ pub(super) const CHECKS: [Check; 5] = [
         area: Area::Iptables,
         severity: Severity::Warning,
         title: "Tables that iptables-save does not show in full",
-        why: "A table that holds native nft rules is left out, or loses matches in print: what is restored from such a text drops or accepts \
-              more than before. A table that is there twice was edited by hand. iptables-restore of this text is no way back.",
+        why: "A table that holds certain native nft rules is left out as incompatible, with all its rules. A table that is there twice was \
+              edited by hand. iptables-restore of this text is no way back.",
         remedy: "Look at the table with nft, and move native rules into a table of their own.",
         command: "nft list ruleset",
         run: lossy,
+    },
+    Check {
+        id: "KPX-A106",
+        area: Area::Iptables,
+        severity: Severity::Warning,
+        title: "Native nft rules that iptables-save prints without their conditions, or not at all",
+        why: "iptables-nft-save passes over conditions that it does not know: a rule that drops what a set holds is printed as one that drops \
+              everything, and whoever saves, edits and restores such a text drops or accepts more than before. At other native rules it stops, \
+              and nobody can read the rest: kube-proxy neither.",
+        remedy: "Move native rules into a table of their own before anybody restores a saved text.",
+        command: "nft -a list chain ip TABLE CHAIN",
+        run: native,
     },
 ];
 
@@ -130,26 +143,29 @@ fn cluster_ips(facts: &Facts<'_>) -> Found {
 
 fn shadows(facts: &Facts<'_>) -> Found {
     let iptables = facts.iptables()?;
-    if iptables.kube_proxys().is_none() {
-        return Err(Skip("there are no rules of kube-proxy in iptables".to_owned()));
-    }
-    let mut found = Vec::new();
+    let (mut found, mut jumps) = (Vec::new(), false);
     for (tool, table) in iptables.tables() {
         for (i, chain) in table.chains().iter().enumerate().filter(|(_, chain)| chain.is_builtin()) {
-            found.extend(shadow(table, i).map(|(number, rule)| {
+            let Some(last) = last_jump(table, i) else { continue };
+            jumps = true;
+            found.extend(shadow(table, i, last).map(|(number, rule)| {
                 let (table, chain) = (String::from_utf8_lossy(table.name()), String::from_utf8_lossy(chain.name));
                 Evidence::new(format!("{tool} {table} {chain} rule {number}"), rule.to_string())
                     .command(format!("{tool} -t {table} -D {chain} {number}"))
             }));
         }
     }
-    Ok(found)
+    if jumps { Ok(found) } else { Err(Skip("there are no jumps to chains of kube-proxy in iptables".to_owned())) }
 }
 
-/// The first rule of a built-in chain that decides about every packet, if a jump of kube-proxy comes after it.
-fn shadow<'t, 'a>(table: &'t Table<'a>, chain: usize) -> Option<(usize, &'t Rule<'a>)> {
-    let rules = || table.rules_of(chain).enumerate();
-    let last = rules().filter(|(_, rule)| owner(rule.spec().target_name()).is_kube_proxy()).last()?.0;
+/// Number, from 0, of the last rule of a chain that jumps to one of kube-proxy's.
+fn last_jump(table: &Table<'_>, chain: usize) -> Option<usize> {
+    let jumps = |(_, rule): &(usize, &Rule<'_>)| owner(rule.spec().target_name()).is_kube_proxy();
+    table.rules_of(chain).enumerate().filter(jumps).last().map(|(number, _)| number)
+}
+
+/// The first rule of a built-in chain that decides about every packet before the last jump of kube-proxy.
+fn shadow<'t, 'a>(table: &'t Table<'a>, chain: usize, last: usize) -> Option<(usize, &'t Rule<'a>)> {
     let decides = |rule: &Rule<'_>| {
         let spec = rule.spec();
         let verdict = matches!(
@@ -158,7 +174,7 @@ fn shadow<'t, 'a>(table: &'t Table<'a>, chain: usize) -> Option<(usize, &'t Rule
         );
         verdict && spec.parts.without(Parts::COMMENT.and(Parts::OTHER)) == Parts::TARGET && !has_match(rule)
     };
-    rules().take(last).find(|(_, rule)| decides(rule)).map(|(n, rule)| (n + 1, rule))
+    table.rules_of(chain).enumerate().take(last).find(|(_, rule)| decides(rule)).map(|(n, rule)| (n + 1, rule))
 }
 
 /// Whether a rule has a condition, be it one without a type here.
@@ -197,6 +213,51 @@ fn lossy(facts: &Facts<'_>) -> Found {
     Ok(found)
 }
 
+/// Rules of iptables-nft's tables that its own tool shows otherwise than nft.
+fn native(facts: &Facts<'_>) -> Found {
+    let listed = &facts.others()?.iptables;
+    let iptables = match facts.iptables() {
+        Ok(iptables) => iptables,
+        Err(skip) => {
+            let native = listed.iter().filter(|(_, listed)| listed.native > 0);
+            let found: Vec<_> = native
+                .map(|((family, name, chain), listed)| {
+                    let word = if *family == Family::V4 { "ip" } else { "ip6" };
+                    let text = format!("{} rules that iptables-nft did not write; {}", listed.native, skip.0);
+                    Evidence::new(format!("{} {name} {chain}", tool(*family, Variant::Nft)), text)
+                        .command(format!("nft -a list chain {word} {name} {chain}"))
+                })
+                .collect();
+            return if found.is_empty() { Err(skip) } else { Ok(found) };
+        }
+    };
+    let Some(backend) = iptables.backends.iter().find(|backend| backend.variant == Variant::Nft) else {
+        return Err(Skip("there are no rules of iptables-nft".to_owned()));
+    };
+    let mut found = Vec::new();
+    for ((family, name, chain), listed) in listed {
+        let dump = backend.dumps[usize::from(*family == Family::V6)].as_ref();
+        // A table that is not shown at all is another finding.
+        let Some(table) = dump.and_then(|dump| dump.table(name)) else { continue };
+        let printed: Vec<_> = table.chain(chain.as_bytes()).map(|i| table.rules_of(i).collect()).unwrap_or_default();
+        let at = format!("{} {name} {chain}", tool(*family, backend.variant));
+        let word = if *family == Family::V4 { "ip" } else { "ip6" };
+        let command = || format!("nft -a list chain {word} {name} {chain}");
+        // With a rule left out, numbers are not the same.
+        if listed.rules > printed.len() {
+            let text = format!("nft lists {} rules, iptables-nft-save prints {}", listed.rules, printed.len());
+            found.push(Evidence::new(at, text).command(command()));
+            continue;
+        }
+        found.extend(listed.losing.iter().filter_map(|(number, loss)| {
+            let rule = printed.get(number.checked_sub(1)?)?;
+            let text = format!("{rule} (in nft it asks {loss}, too)");
+            Some(Evidence::new(format!("{at} rule {number}"), text).command(command()))
+        }));
+    }
+    Ok(found)
+}
+
 /// The rules of a backend that kube-proxy's notices of one kind are about.
 pub(super) fn noticed(iptables: &Iptables<'_>, wanted: fn(&Notice) -> bool) -> Vec<Evidence> {
     let Some(backend) = iptables.kube_proxys() else { return Vec::new() };
@@ -225,7 +286,7 @@ fn what(notice: &Notice) -> String {
     }
 }
 
-fn tool_of(notice: &Notice, variant: crate::capture::Variant) -> String {
+fn tool_of(notice: &Notice, variant: Variant) -> String {
     match notice {
         Notice::IncompleteChain { chain, .. }
         | Notice::OddProbabilities { chain }

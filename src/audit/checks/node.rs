@@ -11,7 +11,7 @@ use crate::inspect::kube::NodePortAddress;
 use crate::inspect::recent;
 use crate::model::{Exposure, Family};
 
-pub(super) const CHECKS: [Check; 7] = [
+pub(super) const CHECKS: [Check; 8] = [
     Check {
         id: "KPX-A607",
         area: Area::Node,
@@ -66,6 +66,17 @@ pub(super) const CHECKS: [Check; 7] = [
         remedy: "Name networks of both families, or use primary.",
         command: "kubectl -n kube-system edit configmap kube-proxy",
         run: one_family,
+    },
+    Check {
+        id: "KPX-A618",
+        area: Area::Node,
+        severity: Severity::Info,
+        title: "Users of NodePorts on other addresses than the node's first",
+        why: "Where nodePortAddresses is not set, kube-proxy in iptables and ipvs mode serves NodePorts on every address of the node, and in nftables \
+              mode on the first one of each family alone: these users get no answer after a change to it.",
+        remedy: "Before such a change set nodePortAddresses to the networks that are in use, or have the users ask the node's first address.",
+        command: "kubectl get node NODE -o jsonpath='{.status.addresses}'",
+        run: other_addresses,
     },
     Check {
         id: "KPX-A614",
@@ -171,9 +182,10 @@ fn localhost_users(facts: &Facts<'_>) -> Found {
     let nfacct = facts.text(Item::Nfacct);
     let packets = nfacct.as_ref().ok().and_then(|listed| super::counted(listed, NAME)).filter(|packets| *packets > 0);
     found.extend(packets.map(|n| Evidence::new(format!("nfacct {NAME}"), format!("{n} packets since boot"))));
-    for ((port, protocol), count) in facts.flows().iter().flat_map(|flows| &flows.localhost) {
+    for ((port, protocol), by_address) in facts.flows().iter().flat_map(|flows| &flows.node_ports) {
+        let count: u64 = by_address.iter().filter(|(ip, _)| ip.is_loopback()).map(|(_, count)| count).sum();
         let text = format!("{count} entries of connection tracking, asked for on an address of loopback");
-        found.push(Evidence::new(format!("NodePort {port}/{protocol}"), text));
+        found.extend((count > 0).then(|| Evidence::new(format!("NodePort {port}/{protocol}"), text)));
     }
     let setup = facts.setup();
     if let (Ok(setup), Ok(programmed)) = (&setup, facts.programmed()) {
@@ -194,6 +206,29 @@ fn localhost_users(facts: &Facts<'_>) -> Found {
         (Err(skip), Err(_)) => Err(skip),
         _ => Ok(found),
     }
+}
+
+fn other_addresses(facts: &Facts<'_>) -> Found {
+    let kube = facts.kube()?;
+    let flows = facts.flows()?;
+    let primary = kube.primary_addresses();
+    if primary.is_empty() {
+        return Err(Skip("the node's addresses are not among the API's objects".to_owned()));
+    }
+    if !kube.config.node_port_addresses.value.is_empty() {
+        return Ok(Vec::new());
+    }
+    let all = flows
+        .node_ports
+        .iter()
+        .flat_map(|(port, by_address)| by_address.iter().map(move |(ip, count)| (port, ip, count)));
+    let others = all.filter(|(_, ip, _)| !ip.is_loopback() && !primary.contains(ip));
+    Ok(others
+        .map(|((port, protocol), ip, count)| {
+            let at = format!("NodePort {}/{protocol}", std::net::SocketAddr::new(*ip, *port));
+            Evidence::new(at, format!("{count} entries of connection tracking"))
+        })
+        .collect())
 }
 
 fn one_family(facts: &Facts<'_>) -> Found {

@@ -27,7 +27,7 @@ pub use place::{PerFamily, Place};
 
 use crate::capture::{CaptureError, Captured, Item, Node};
 use crate::error::Hinted;
-use crate::model::{KubeVersion, Semantics, ServiceTable};
+use crate::model::{Family, KubeVersion, Semantics, ServiceTable};
 
 /// What the API and kube-proxy's configuration say of one node.
 #[derive(Clone, Debug)]
@@ -44,6 +44,16 @@ pub struct KubeState {
     pub objects: Objects,
     /// What had to be assumed.
     pub notices: Vec<Notice>,
+}
+
+impl KubeState {
+    /// The Node's first address of each family, as its object has them.
+    pub fn primary_addresses(&self) -> Vec<IpAddr> {
+        let node =
+            self.objects.nodes.iter().find(|node| node.metadata.name.as_deref() == Some(self.node_name.as_str()));
+        let all = node.map(place::node_addresses).unwrap_or_default();
+        Family::BOTH.into_iter().filter_map(|family| all.iter().copied().find(|ip| Family::of(*ip) == family)).collect()
+    }
 }
 
 /// Captured bytes of everything the table is made of.

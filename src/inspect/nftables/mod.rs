@@ -19,7 +19,7 @@ pub use lift::{Lift, lift, without_hairpin};
 pub use live::{LiveError, read as read_live};
 pub use name::{ChainKind, ChainName, NameError};
 pub use notice::{Notice, Part, Place};
-pub use others::{OtherTable, Others, others};
+pub use others::{Listed, Loss, OtherTable, Others, others};
 pub use read::{NftablesError, NftablesState, read_node};
 pub use ruleset::{
     Addresses, Balance, Chain, Element, Hook, Key, Match, Rule, Ruleset, Set, Side, Statement, TABLE, Table, Verdict,

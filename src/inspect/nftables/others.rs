@@ -1,6 +1,7 @@
 //! nftables tables of others: who they are, where they hook in, and whether they keep conntrack and nat alive.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -19,6 +20,37 @@ pub struct Others {
     pub version: Option<String>,
     /// The tables, kube-proxy's and those of iptables-nft left out.
     pub tables: Vec<OtherTable>,
+    /// Chains of iptables-nft's tables, as far as they are listed, by family, table and name.
+    pub iptables: BTreeMap<(Family, String, String), Listed>,
+}
+
+/// A chain of iptables-nft's tables, as nft lists it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Rules in it.
+    pub rules: usize,
+    /// Rules that iptables-nft prints without a condition: number from 1, and the condition.
+    pub losing: Vec<(usize, Loss)>,
+    /// Rules that do not count, which all of iptables-nft's own do.
+    pub native: usize,
+}
+
+/// A condition that nft has and iptables-nft does not print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// One by a set or a map.
+    Set,
+    /// One by a range of addresses.
+    Range,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Set => "a set or map",
+            Self::Range => "a range of addresses",
+        })
+    }
 }
 
 /// A table of somebody else.
@@ -141,12 +173,14 @@ struct ChainObject {
     policy: Option<String>,
 }
 
-/// Whose a rule is, and what of it matters. The rules of kube-proxy and iptables-nft, which are most, are not built.
+/// Whose a rule is, and what of it matters. The rules of kube-proxy and iptables-nft, which are most, are not built in memory.
 #[derive(Default)]
 struct RuleObject {
     family: String,
     table: String,
+    chain: String,
     tracks: bool,
+    printed: Printed,
 }
 
 impl<'de> Deserialize<'de> for RuleObject {
@@ -165,6 +199,10 @@ impl<'de> Deserialize<'de> for RuleObject {
                     match &*key {
                         "family" => rule.family = map.next_value()?,
                         "table" => rule.table = map.next_value()?,
+                        "chain" => rule.chain = map.next_value()?,
+                        "expr" if is_iptables(&rule.family, &rule.table).is_some() => {
+                            rule.printed = map.next_value()?;
+                        }
                         "expr" if !nft_table_has_reader(&rule.family, &rule.table) => {
                             rule.tracks = tracks(&map.next_value::<Value>()?);
                         }
@@ -177,6 +215,102 @@ impl<'de> Deserialize<'de> for RuleObject {
             }
         }
         deserializer.deserialize_map(Members)
+    }
+}
+
+/// The family of a table that iptables-nft shows.
+fn is_iptables(family: &str, table: &str) -> Option<Family> {
+    let shown = table != "kube-proxy" && nft_table_has_reader(family, table);
+    Family::BOTH.into_iter().find(|of| shown && word(*of) == family)
+}
+
+/// What iptables-nft makes of an expression; tried with 1.8.9.
+#[derive(Clone, Copy, Default)]
+struct Printed {
+    /// What it leaves out.
+    loss: Option<Loss>,
+    /// Whether it counts.
+    counts: bool,
+}
+
+impl Printed {
+    const fn losing(loss: Option<Loss>) -> Self {
+        Self { loss, counts: false }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { loss: self.loss.or(other.loss), counts: self.counts || other.counts }
+    }
+}
+
+impl<'de> Deserialize<'de> for Printed {
+    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Printed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an expression")
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Printed, E> {
+                Ok(Printed::default())
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Printed, E> {
+                Ok(Printed::default())
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Printed, E> {
+                Ok(Printed::default())
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Printed, E> {
+                Ok(Printed::default())
+            }
+
+            fn visit_unit<E>(self) -> Result<Printed, E> {
+                Ok(Printed::default())
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Printed, E> {
+                Ok(Printed::losing(text.starts_with('@').then_some(Loss::Set)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Printed, A::Error> {
+                let mut all = Printed::default();
+                while let Some(one) = seq.next_element()? {
+                    all = all.and(one);
+                }
+                Ok(all)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Printed, A::Error> {
+                let mut all = Printed::default();
+                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+                    all = all.and(match &*key {
+                        "set" | "map" | "vmap" | "concat" => {
+                            map.next_value::<IgnoredAny>()?;
+                            Printed::losing(Some(Loss::Set))
+                        }
+                        "counter" => {
+                            map.next_value::<IgnoredAny>()?;
+                            Printed { loss: None, counts: true }
+                        }
+                        // Of ports it is printed.
+                        "range" => match map.next_value::<Value>()? {
+                            Value::Array(ends) if ends.iter().any(Value::is_string) => {
+                                Printed::losing(Some(Loss::Range))
+                            }
+                            _ => Printed::default(),
+                        },
+                        _ => map.next_value()?,
+                    });
+                }
+                Ok(all)
+            }
+        }
+        deserializer.deserialize_any(Any)
     }
 }
 
@@ -208,7 +342,12 @@ fn add(others: &mut Others, object: Object) {
             table.hooks.push((chain.name, Hook { kind: kind.into(), hook: hook.into(), priority, accepts }));
         }
         Object::Rule(rule) => {
-            if let Some(table) = table_of(others, &rule.family, &rule.table) {
+            if let Some(family) = is_iptables(&rule.family, &rule.table) {
+                let chain = others.iptables.entry((family, rule.table, rule.chain)).or_default();
+                chain.rules += 1;
+                chain.native += usize::from(!rule.printed.counts);
+                chain.losing.extend(rule.printed.loss.map(|loss| (chain.rules, loss)));
+            } else if let Some(table) = table_of(others, &rule.family, &rule.table) {
                 table.rules += 1;
                 table.tracks |= rule.tracks;
             }
