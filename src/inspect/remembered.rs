@@ -71,7 +71,9 @@ pub fn of_nftables(ruleset: &Ruleset, table: &ServiceTable) -> Vec<Remembered> {
 pub fn of_ipvs(connections: &[Connection], table: &ServiceTable) -> Vec<Remembered> {
     let one = |connection: &Connection| {
         let at = connection.virtual_address;
-        let frontend = table.at((at.ip(), at.port(), connection.protocol)).first();
+        let frontends = |ip| table.at((ip, at.port(), connection.protocol)).first();
+        // NodePorts stand in the table once for all addresses.
+        let frontend = frontends(at.ip()).or_else(|| frontends(Family::of(at.ip()).unspecified()));
         let seconds = frontend.and_then(|f| f.affinity).map(u64::from);
         Remembered {
             client: connection.client.ip(),
