@@ -8,6 +8,7 @@ mod live;
 mod netlink;
 mod recordings;
 
+pub(crate) use self::netlink::one_service;
 use kpx::audit::{Area, Judged, audit};
 use kpx::capture::{Node, NodeOptions};
 

@@ -5,6 +5,7 @@ mod live;
 
 use std::path::PathBuf;
 
+pub(crate) use self::damage::message;
 use kpx::inspect::conntrack::{Census, Entry, Form, Nat, Translator, read_recorded};
 use kpx::model::ServiceTable;
 

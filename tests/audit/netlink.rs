@@ -27,7 +27,7 @@ fn answer(command: u8, nested: u16, attributes: &[(u16, &[u8])]) -> Vec<u8> {
 }
 
 /// 10.96.0.1:443 of TCP, round robin, with the server 192.168.50.11:6443.
-pub(super) fn one_service() -> Vec<u8> {
+pub(crate) fn one_service() -> Vec<u8> {
     let address = |ip: [u8; 4]| [&ip[..], &[0; 12]].concat();
     let service = answer(
         NEW_SERVICE,

@@ -5,7 +5,7 @@ use kpx::inspect::conntrack::{Form, Limits, Stats, decode, parse_line, read_reco
 use proptest::prelude::*;
 
 /// One entry as ctnetlink tells it: a UDP flow to a Service.
-fn message() -> Vec<u8> {
+pub(crate) fn message() -> Vec<u8> {
     let nested = |parts: &[(u16, Vec<u8>)]| {
         let mut out = Vec::new();
         for (kind, value) in parts {
