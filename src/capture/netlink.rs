@@ -164,6 +164,11 @@ impl Netlink {
         Self::open(NETLINK_NETFILTER).map(Some)
     }
 
+    /// Opens a socket to netfilter; what is asked for or told is loaded if need be.
+    pub(super) fn netfilter() -> Result<Self, NetlinkError> {
+        Self::open(NETLINK_NETFILTER)
+    }
+
     /// Opens a socket to the kernel's list of sockets.
     pub fn sockets() -> Result<Self, NetlinkError> {
         Self::open(NETLINK_SOCK_DIAG)

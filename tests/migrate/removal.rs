@@ -4,6 +4,10 @@
 
 #[path = "removal/crowd.rs"]
 mod crowd;
+#[path = "removal/modes.rs"]
+mod modes;
+#[path = "removal/render.rs"]
+mod render;
 #[path = "removal/rules.rs"]
 mod rules;
 #[path = "removal/scale.rs"]

@@ -1,21 +1,92 @@
-//! The way back of one table: its chains as they were, its jumps in their places among the rules of others.
+//! The way back: what is missing, computed from the kept state and the present one. Chains as they were, jumps in their places
+//! among the rules of others.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
-use super::select::Selection;
-use super::state::Text;
-use super::{COMMIT, Count, Transaction, begin, lossy};
+use super::away::{COMMIT, begin, order};
+use super::change::{Act, Change};
+use super::select::{self, Selection};
+use super::state::{State, Text};
+use super::{Count, RemovalError, ipvs, lossy, sets, sysctl, tables};
 use crate::inspect::iptables::{Owner, Rule, Table, owner};
+use crate::model::Family;
+
+/// What is to be put back on a node.
+#[derive(Debug)]
+pub struct Restoration {
+    pub(super) changes: Vec<Change>,
+}
+
+impl Restoration {
+    /// What a removal has taken from a node that was in state `kept` and is in state `now`: its chains with their rules, and its
+    /// jumps at the places that they had among the rules of others. Where those have changed since, a jump comes behind the nearest
+    /// rule of others that it was behind of; if none of these is left, before the nearest that it was before of; else to the head.
+    pub fn of(kept: &State, now: &State) -> Result<Self, RemovalError> {
+        if let Some(unseen) = now.unseen.first() {
+            return Err(RemovalError::Unseen(unseen.clone()));
+        }
+        let mut changes = Vec::new();
+        let missing: Vec<_> = kept.counters.iter().filter(|name| !now.counters.contains(name)).cloned().collect();
+        if !missing.is_empty() {
+            let count = Count::new("nfacct", [("counters", missing.len())]);
+            changes.push(Change { act: Act::MakeCounters(missing), count });
+        }
+        // What rules and virtual services need comes before them.
+        changes.extend(sysctl::restoration(&kept.sysctls, &now.sysctls));
+        changes.extend(sets::restoration(&kept.sets, &now.sets));
+        if let Some(device) = kept.device()? {
+            changes.extend(device.restoration(now.device()?.as_ref()));
+        }
+        changes.extend(ipvs::restoration(&kept.virtual_services()?, &now.virtual_services()?));
+        for family in Family::BOTH {
+            let then = kept.listing(family);
+            changes.extend(then.and_then(|then| tables::restoration(family, then, now.listing(family))));
+        }
+        let mut rules = Vec::new();
+        for text in &kept.rules {
+            let dump = now.text(text.variant, text.family).map(Text::parsed).transpose()?.unwrap_or_default();
+            for then in text.parsed()?.tables() {
+                let now = dump.table(&lossy(then.name()));
+                let change = Back { then, now }.change(text, &select::all(then));
+                rules.extend(change.map(|change| (order(then.name()), change)));
+            }
+        }
+        rules.sort_by_key(|(order, _)| std::cmp::Reverse(*order));
+        changes.extend(rules.into_iter().map(|(_, change)| change));
+        Ok(Self { changes })
+    }
+
+    /// Whether everything is in its place.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// How much comes back, table by table, in the order of the restoration.
+    pub fn counts(&self) -> Vec<Count> {
+        self.changes.iter().map(|change| change.count.clone()).collect()
+    }
+}
+
+impl fmt::Display for Restoration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for change in &self.changes {
+            writeln!(f, "{}", change.count)?;
+            change.lines().iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        Ok(())
+    }
+}
 
 /// A table as it was kept, and as it is.
-pub(super) struct Back<'d, 'a, 'n> {
-    pub(super) then: &'d Table<'a>,
-    pub(super) now: Option<&'d Table<'n>>,
+struct Back<'d, 'a, 'n> {
+    then: &'d Table<'a>,
+    now: Option<&'d Table<'n>>,
 }
 
 impl<'a> Back<'_, 'a, '_> {
     /// What brings back what was selected; `None` if it is all there.
-    pub(super) fn transaction(&self, text: &Text, selection: &Selection) -> Option<Transaction> {
+    fn change(&self, text: &Text, selection: &Selection) -> Option<Change> {
         let (mut chain_count, mut rule_count) = (0, 0);
         let (mut chains, mut rules) = (Vec::new(), Vec::new());
         for &chain in &selection.chains {
@@ -40,10 +111,10 @@ impl<'a> Back<'_, 'a, '_> {
         if chains.is_empty() && rules.is_empty() {
             return None;
         }
-        let (variant, family, table) = (text.variant, text.family, lossy(self.then.name()));
+        let (variant, family) = (text.variant, text.family);
         let count = Count::of_rules(variant, family, self.then.name(), [jump_count, chain_count, rule_count]);
         let text = [begin(self.then.name()), chains, rules, COMMIT.to_vec()].concat();
-        Some(Transaction { variant, family, table, text, count })
+        Some(Change { act: Act::Rules { variant, family, text }, count })
     }
 
     /// The rules that a chain has now; `None` if there is no such chain.

@@ -1,17 +1,14 @@
 //! Doing it: read, compute, commit, and read again until nothing is left to do.
 
-use super::{Count, Removal, RemovalError, Restoration, State, Transaction};
-use crate::capture::command::CommandError;
-use crate::capture::{Node, XtablesTool};
+use super::change::{Change, CommitError};
+use super::{Count, Removal, RemovalError, Restoration, State};
+use crate::capture::Node;
 use crate::model::KubeVersion;
 
 /// How often a node is read before giving up. The last reading of a run that nobody disturbs is the second.
 const TRIES: usize = 8;
 
-/// How long to wait for the lock of iptables-legacy, in seconds. A restore of many Services holds it for seconds.
-const LOCK_WAIT: &str = "60";
-
-/// What was changed, transaction by transaction.
+/// What was changed, change by change.
 pub type Done = Vec<Count>;
 
 /// Takes away all that [`Removal::of`] finds on the node, and looks until nothing is left. Refuses whatever is not in `kept` as it
@@ -21,10 +18,10 @@ pub fn remove(node: &Node, kept: &State, kubelet: Option<KubeVersion>) -> Result
         || State::read(node),
         |now| {
             let removal = Removal::of(now, kubelet)?;
-            removal.is_in(kept)?;
-            Ok(removal.transactions().collect())
+            removal.is_in(kept, now)?;
+            Ok(removal.changes())
         },
-        Transaction::commit,
+        Change::commit,
     )
 }
 
@@ -32,37 +29,35 @@ pub fn remove(node: &Node, kept: &State, kubelet: Option<KubeVersion>) -> Result
 pub fn restore(node: &Node, kept: &State) -> Result<Done, RemovalError> {
     converge(
         || State::read(node),
-        |now| Restoration::of(kept, now).map(|restoration| restoration.transactions),
-        Transaction::commit,
+        |now| Restoration::of(kept, now).map(|restoration| restoration.changes),
+        Change::commit,
     )
 }
 
-/// Reads, computes and commits until there is nothing to commit. A transaction that fails is computed anew from what is there then;
+/// Reads, computes and commits until there is nothing to commit. A change that fails is computed anew from what is there then;
 /// if it is the same again, and fails again, nobody's change was the reason.
 fn converge(
     mut read: impl FnMut() -> Result<State, RemovalError>,
-    mut compute: impl FnMut(&State) -> Result<Vec<Transaction>, RemovalError>,
-    mut commit: impl FnMut(&Transaction) -> Result<(), CommandError>,
+    mut compute: impl FnMut(&State) -> Result<Vec<Change>, RemovalError>,
+    mut commit: impl FnMut(&Change) -> Result<(), CommitError>,
 ) -> Result<Done, RemovalError> {
     let mut done = Vec::new();
-    let mut failed: Option<Transaction> = None;
+    let mut failed: Option<Change> = None;
     for tries in 1.. {
-        let transactions = compute(&read()?)?;
-        let Some(first) = transactions.first() else { return Ok(done) };
+        let changes = compute(&read()?)?;
+        let Some(first) = changes.first() else { return Ok(done) };
         if tries > TRIES {
-            let (program, table) = (first.program(), first.table.clone());
-            return Err(RemovalError::Restless { program, table, tries: TRIES });
+            return Err(RemovalError::Restless { place: first.count.place.clone(), tries: TRIES });
         }
-        for transaction in transactions {
-            match commit(&transaction) {
-                Ok(()) => done.push(transaction.count),
-                Err(source) if failed.as_ref() == Some(&transaction) || !is_refusal(&source) => {
-                    let program = transaction.program();
-                    return Err(RemovalError::Tool { program, table: transaction.table, source });
+        for change in changes {
+            match commit(&change) {
+                Ok(()) => done.push(change.count),
+                Err(source) if failed.as_ref() == Some(&change) || !source.is_refusal() => {
+                    return Err(RemovalError::Commit { place: change.count.place, source });
                 }
                 Err(source) => {
-                    tracing::debug!(%source, table = transaction.table, "refused; read again");
-                    failed = Some(transaction);
+                    tracing::debug!(%source, place = change.count.place, "refused; read again");
+                    failed = Some(change);
                     break;
                 }
             }
@@ -71,27 +66,12 @@ fn converge(
     Ok(done)
 }
 
-/// Whether the tool ran and refused, as it does where a rule is not there any more, a chain is referred to, or the lock is held.
-const fn is_refusal(error: &CommandError) -> bool {
-    matches!(error, CommandError::Failed { .. })
-}
-
-impl Transaction {
-    const fn program(&self) -> &'static str {
-        XtablesTool::Restore.program(self.family, self.variant)
-    }
-
-    fn commit(&self) -> Result<(), CommandError> {
-        let args = ["--noflush", "--wait", LOCK_WAIT];
-        XtablesTool::Restore.run(self.family, self.variant, &args, Some(&self.text)).map(drop)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::state::Text;
     use super::*;
     use crate::capture::Variant;
+    use crate::capture::command::CommandError;
     use crate::model::Family;
     use std::cell::RefCell;
     use std::os::unix::process::ExitStatusExt as _;
@@ -110,9 +90,10 @@ mod tests {
         state
     }
 
-    fn refused() -> CommandError {
+    fn refused() -> CommitError {
         let status = std::process::ExitStatus::from_raw(256);
-        CommandError::Failed { command: "iptables-nft-restore".into(), status, stderr: "line 4 failed".into() }
+        let command = "iptables-nft-restore".into();
+        CommandError::Failed { command, status, stderr: "line 4 failed".into() }.into()
     }
 
     /// Removes, while the node is read as `states` say, and commits end as `outcomes` do; gives what was committed.
@@ -121,9 +102,9 @@ mod tests {
         let committed = RefCell::new(Vec::new());
         let result = converge(
             || Ok(states.next().expect("the node is not read more often")),
-            |now| Removal::of(now, None).map(|removal| removal.transactions().collect()),
-            |transaction| {
-                committed.borrow_mut().push(String::from_utf8_lossy(&transaction.text).into_owned());
+            |now| Removal::of(now, None).map(Removal::changes),
+            |change| {
+                committed.borrow_mut().push(change.lines().join("\n") + "\n");
                 if outcomes.next().expect("no more commits") { Ok(()) } else { Err(refused()) }
             },
         );
@@ -146,7 +127,7 @@ mod tests {
     fn a_refusal_without_a_change_is_an_error() {
         let (result, committed) = remove_while(vec![state(JUMP), state(JUMP)], vec![false, false]);
         let error = result.expect_err("it does not go");
-        assert_eq!(error.to_string(), "cannot change table filter of iptables-nft-restore");
+        assert_eq!(error.to_string(), "cannot change iptables-nft IPv4 filter");
         assert_eq!(committed.len(), 2, "what failed for a lock that was held is tried again");
     }
 

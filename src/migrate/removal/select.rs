@@ -27,6 +27,8 @@ pub enum Reason {
     Mark,
     /// The kubelet has a chain of the same name (before Kubernetes 1.28).
     Kubelet,
+    /// A set or a counter that a rule uses which stays, or a set of somebody else.
+    Used,
 }
 
 impl fmt::Display for Reason {
@@ -36,6 +38,7 @@ impl fmt::Display for Reason {
             Self::NeededBy { chain } => write!(f, "{chain} refers to it"),
             Self::Mark => write!(f, "{MARK} stays, and this masquerades what it marks"),
             Self::Kubelet => f.write_str("the kubelet has it too"),
+            Self::Used => f.write_str("something that stays uses it"),
         }
     }
 }

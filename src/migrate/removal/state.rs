@@ -1,5 +1,8 @@
 //! What a node has of kube-proxy's, as the kernel's own tools print it: read from the node, kept in files, read back.
 
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,10 +10,12 @@ use fs_err as fs;
 
 use super::super::journal::sync_dir;
 use super::super::store::{StoreError, write_durably};
-use super::RemovalError;
+use super::ipvs::Device;
+use super::{RemovalError, lossy, sysctl};
 use crate::capture::netlink::{Netlink, Request, attributes};
-use crate::capture::{Captured, Item, Node, Variant, XtablesTool, legacy_table};
-use crate::inspect::iptables::{Remark, owner, parse};
+use crate::capture::{Captured, Item, Node, Variant, XtablesTool, counters, legacy_table, nft_table};
+use crate::inspect::iptables::{Dump, Remark, owner, parse};
+use crate::inspect::{ipset, ipvs};
 use crate::model::Family;
 
 /// The rules of one iptables backend and family.
@@ -24,15 +29,46 @@ pub(super) struct Text {
     pub(super) place: String,
 }
 
-/// Rules that the tools of this node do not show, although chains of kube-proxy are, or may be, among them.
+impl Text {
+    /// Parses it; each table may be there once.
+    pub(super) fn parsed(&self) -> Result<Dump<'_>, RemovalError> {
+        let dump = parse(&self.bytes).map_err(|source| RemovalError::Parse { place: self.place.clone(), source })?;
+        for (i, table) in dump.tables().iter().enumerate() {
+            if dump.tables()[..i].iter().any(|other| other.name() == table.name()) {
+                return Err(RemovalError::RepeatedTable { place: self.place.clone(), table: lossy(table.name()) });
+            }
+        }
+        Ok(dump)
+    }
+}
+
+/// What the tools of this node do not show, although something of kube-proxy is, or may be, there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unseen {
-    /// Backend.
-    pub variant: Variant,
-    /// Family.
-    pub family: Family,
-    /// Why they do not.
+    /// Where, such as `iptables-nft IPv4`.
+    pub place: String,
+    /// Why they do not show it.
     pub reason: String,
+    /// What to do about it.
+    pub remedy: &'static str,
+}
+
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.reason)
+    }
+}
+
+impl Unseen {
+    fn rules(variant: Variant, family: Family, reason: String) -> Self {
+        let remedy = match variant {
+            Variant::Nft => {
+                "move rules that are not of iptables into a table of their own (nft list ruleset), or install iptables-nft"
+            }
+            Variant::Legacy => "install iptables-legacy",
+        };
+        Self { place: format!("iptables-{variant} {family}"), reason, remedy }
+    }
 }
 
 /// What a node has of kube-proxy's, with everything of others around it, at one moment.
@@ -40,7 +76,22 @@ pub struct Unseen {
 pub struct State {
     pub(super) rules: Vec<Text>,
     pub(super) unseen: Vec<Unseen>,
+    /// kube-proxy's tables of nftables mode, IPv4's and IPv6's, as nft lists them.
+    pub(super) listings: [Option<String>; 2],
+    /// All IP sets as ipset saves them.
+    pub(super) sets: String,
+    /// kube-proxy's nfacct objects.
+    pub(super) counters: Vec<String>,
+    /// Devices and their addresses, as `ip -j -d addr` prints them; empty: not known.
+    pub(super) addresses: Vec<u8>,
+    /// What the kernel's IPVS says; empty: there is none.
+    pub(super) ipvs: Vec<u8>,
+    /// kube-proxy's sysctls, a line each.
+    pub(super) sysctls: String,
 }
+
+/// kube-proxy's nfacct objects.
+const COUNTERS: [&str; 2] = [super::render::INVALID, super::render::LOCALHOST];
 
 impl State {
     /// Reads the node, or a snapshot of one. Always afresh: not to be called inside [`Node::at_one_moment`].
@@ -58,7 +109,34 @@ impl State {
                 }
             }
         }
+        let item = |item| match node.read(item).map_err(RemovalError::Read)? {
+            Captured::Present { bytes, .. } => Ok(Ok(bytes)),
+            Captured::Absent { reason } => Ok::<_, RemovalError>(Err(reason)),
+        };
+        match item(Item::Ipset)? {
+            Ok(bytes) => state.sets = lossy(&bytes),
+            Err(reason) if state.names_sets() => state.unseen.push(Unseen {
+                place: "ipset".into(),
+                reason: format!("rules use sets of kube-proxy, and {reason}"),
+                remedy: "install ipset",
+            }),
+            Err(_) => {}
+        }
+        state.addresses = item(Item::Addresses)?.unwrap_or_default();
+        state.ipvs = item(Item::Ipvs)?.unwrap_or_default();
+        state.sysctls = sysctl::own(&lossy(&item(Item::Sysctl)?.unwrap_or_default()));
+        if node.is_live() {
+            state.counters = counters()?.into_iter().filter(|name| COUNTERS.contains(&name.as_str())).collect();
+            for (listing, family) in state.listings.iter_mut().zip(Family::BOTH) {
+                *listing = nft_table(family, TABLE).map_err(RemovalError::Read)?.map(|bytes| lossy(&bytes));
+            }
+        }
         Ok(state)
+    }
+
+    /// Whether a rule uses a set of kube-proxy.
+    fn names_sets(&self) -> bool {
+        self.rules.iter().any(|text| memchr::memmem::find(&text.bytes, b"--match-set KUBE-").is_some())
     }
 
     /// Keeps it in a folder, for [`Self::kept`]; a folder that is there already stays as it is, since it holds what was before
@@ -82,6 +160,9 @@ impl State {
         for text in &self.rules {
             write_durably(&aside.join(file(text.family, text.variant)), &text.bytes)?;
         }
+        for (name, bytes) in self.files() {
+            write_durably(&aside.join(name), bytes.as_ref())?;
+        }
         fs::rename(&aside, folder).map_err(failed("create", folder))?;
         sync_dir(parent).map_err(failed("write", parent))
     }
@@ -102,7 +183,60 @@ impl State {
                 }
             }
         }
+        let read = |name: &str| match fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(StoreError::Io { action: "read", path: folder.join(name), source }),
+        };
+        for (listing, name) in state.listings.iter_mut().zip(LISTINGS) {
+            *listing = Some(lossy(&read(name)?)).filter(|text| !text.is_empty());
+        }
+        state.sets = lossy(&read(SETS)?);
+        state.counters = lossy(&read(COUNTER_NAMES)?).lines().map(str::to_owned).collect();
+        state.addresses = read(ADDRESSES)?;
+        state.ipvs = read(IPVS)?;
+        state.sysctls = lossy(&read(SYSCTLS)?);
         Ok(state)
+    }
+
+    /// What is kept besides rules, by the names of files.
+    fn files(&self) -> Vec<(&'static str, Cow<'_, [u8]>)> {
+        let listings = LISTINGS.into_iter().zip(&self.listings);
+        let mut files: Vec<(&'static str, Cow<'_, [u8]>)> =
+            listings.filter_map(|(name, listing)| Some((name, Cow::Borrowed(listing.as_ref()?.as_bytes())))).collect();
+        files.push((SETS, Cow::Borrowed(self.sets.as_bytes())));
+        files.push((COUNTER_NAMES, Cow::Owned(self.counters.join("\n").into_bytes())));
+        files.push((ADDRESSES, Cow::Borrowed(&self.addresses)));
+        files.push((IPVS, Cow::Borrowed(&self.ipvs)));
+        files.push((SYSCTLS, Cow::Borrowed(self.sysctls.as_bytes())));
+        files
+    }
+
+    /// kube-proxy's table of nftables mode, as nft lists it.
+    pub(super) fn listing(&self, family: Family) -> Option<&str> {
+        self.listings[usize::from(family == Family::V6)].as_deref()
+    }
+
+    /// The virtual services of IPVS, with all that tells whose they are.
+    pub(super) fn virtual_services(&self) -> Result<ipvs::State, RemovalError> {
+        let output = |program| move |source: Box<dyn Error + Send + Sync>| RemovalError::Output { program, source };
+        if self.ipvs.is_empty() {
+            return Ok(ipvs::State::default());
+        }
+        let addresses = match self.addresses.as_slice() {
+            [] => None,
+            json => Some(ipvs::Addresses::parse(json).map_err(|e| output("ip")(e.into()))?),
+        };
+        let sets = ipset::parse(self.sets.as_bytes()).map_err(|e| output("ipset")(e.into()))?;
+        Ok(ipvs::State { ipvs: ipvs::decode(&self.ipvs)?, sets, addresses, ..ipvs::State::default() })
+    }
+
+    /// kube-proxy's device of ipvs mode.
+    pub(super) fn device(&self) -> Result<Option<Device>, RemovalError> {
+        if self.addresses.is_empty() {
+            return Ok(None);
+        }
+        Device::parse(&self.addresses).map_err(|e| RemovalError::Output { program: "ip", source: e.into() })
     }
 
     /// The rules of a backend and family.
@@ -111,6 +245,17 @@ impl State {
     }
 }
 
+/// The table of nftables mode.
+const TABLE: &str = "kube-proxy";
+
+// The files of a kept state, besides those of rules.
+const LISTINGS: [&str; 2] = ["nft-ip-kube-proxy.nft", "nft-ip6-kube-proxy.nft"];
+const SETS: &str = "ipset-save.txt";
+const COUNTER_NAMES: &str = "nfacct.txt";
+const ADDRESSES: &str = "ip-addr.json";
+const IPVS: &str = "netlink-ipvs.bin";
+const SYSCTLS: &str = "sysctl.txt";
+
 fn file(family: Family, variant: Variant) -> String {
     format!("{}.txt", XtablesTool::Save.program(family, variant))
 }
@@ -118,7 +263,7 @@ fn file(family: Family, variant: Variant) -> String {
 /// Tables that a text names but leaves out, where chains of kube-proxy may be in them.
 fn left_out(node: &Node, text: &Text) -> Result<Vec<Unseen>, RemovalError> {
     // Only the tools for nf_tables leave a table out; a line that says so is one of the few comments of a text.
-    let dump = parse(&text.bytes).map_err(|source| RemovalError::Parse { place: text.place.clone(), source })?;
+    let dump = text.parsed()?;
     let (variant, family) = (text.variant, text.family);
     let mut unseen = Vec::new();
     for remark in dump.remarks() {
@@ -130,7 +275,7 @@ fn left_out(node: &Node, text: &Text) -> Result<Vec<Unseen>, RemovalError> {
                 "table {table} holds chains of kube-proxy together with rules that {} cannot show",
                 XtablesTool::Save.program(family, variant)
             );
-            unseen.push(Unseen { variant, family, reason });
+            unseen.push(Unseen::rules(variant, family, reason));
         }
     }
     Ok(unseen)
@@ -140,7 +285,8 @@ fn left_out(node: &Node, text: &Text) -> Result<Vec<Unseen>, RemovalError> {
 fn untold(node: &Node, variant: Variant, family: Family, reason: String) -> Result<Option<Unseen>, RemovalError> {
     // A snapshot has no file for a backend that the node had nothing of.
     let there = node.is_live() && may_hold_chains(node, variant, family, None)?;
-    Ok(there.then(|| Unseen { variant, family, reason: format!("there are chains of kube-proxy, and {reason}") }))
+    let reason = format!("there are chains of kube-proxy, and {reason}");
+    Ok(there.then(|| Unseen::rules(variant, family, reason)))
 }
 
 const TABLES: [&str; 5] = ["nat", "filter", "mangle", "raw", "security"];
@@ -162,7 +308,7 @@ fn may_hold_chains(node: &Node, variant: Variant, family: Family, table: Option<
             Ok(false)
         }
         Variant::Nft => {
-            let Some(mut netlink) = Netlink::nf_tables().map_err(RemovalError::Netlink)? else { return Ok(false) };
+            let Some(mut netlink) = Netlink::nf_tables().map_err(RemovalError::from)? else { return Ok(false) };
             let request = Request::netfilter(NF_TABLES, GET_CHAIN, nfproto(family));
             let chains = netlink.dump_steady(&request, |_, body| {
                 let attributes = |wanted| attributes(body.get(4..)?).find(|(kind, _)| *kind == wanted);
@@ -171,7 +317,7 @@ fn may_hold_chains(node: &Node, variant: Variant, family: Family, table: Option<
                 let table = std::str::from_utf8(terminated(table)).ok()?;
                 Some(wanted(table) && owner(terminated(chain)).is_kube_proxy())
             });
-            Ok(chains.map_err(RemovalError::Netlink)?.contains(&true))
+            Ok(chains.map_err(RemovalError::from)?.contains(&true))
         }
     }
 }

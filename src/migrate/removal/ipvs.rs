@@ -1,0 +1,314 @@
+//! ipvs mode: virtual services of kube-proxy, and the device with their addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::Deserialize;
+
+use super::Count;
+use super::change::{Act, Change};
+use crate::capture::netlink::attribute;
+use crate::inspect::ipvs::{DEVICE, Forward, RealServer, State, Virtual, VirtualService};
+use crate::model::Family;
+
+// linux/ip_vs.h
+const NEW_SERVICE: u8 = 1;
+const DELETE_SERVICE: u8 = 3;
+const NEW_SERVER: u8 = 5;
+const SET_SERVER: u8 = 6;
+const SERVICE: u16 = 1;
+const SERVER: u16 = 2;
+const NESTED: u16 = 0x8000;
+const SERVICE_FAMILY: u16 = 1;
+const SERVICE_PROTOCOL: u16 = 2;
+const SERVICE_ADDRESS: u16 = 3;
+const SERVICE_PORT: u16 = 4;
+const SERVICE_MARK: u16 = 5;
+const SERVICE_SCHEDULER: u16 = 6;
+const SERVICE_FLAGS: u16 = 7;
+const SERVICE_TIMEOUT: u16 = 8;
+const SERVICE_NETMASK: u16 = 9;
+const SERVER_ADDRESS: u16 = 1;
+const SERVER_PORT: u16 = 2;
+const SERVER_FORWARD: u16 = 3;
+const SERVER_WEIGHT: u16 = 4;
+const SERVER_UPPER_THRESHOLD: u16 = 5;
+const SERVER_LOWER_THRESHOLD: u16 = 6;
+const SERVER_FAMILY: u16 = 11;
+
+/// A message to the kernel's IPVS: what to do, and what follows the header of generic netlink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Command {
+    pub(super) number: u8,
+    pub(super) attributes: Vec<u8>,
+    /// The same for people, as ipvsadm has it.
+    pub(super) shown: String,
+}
+
+/// kube-proxy's virtual services, but for those in networks that it is told to leave alone.
+fn own(state: &State) -> impl Iterator<Item = &VirtualService> {
+    let excluded = |service: &VirtualService| {
+        let nets = state.excluded.as_deref().unwrap_or_default();
+        service.address().is_some_and(|(ip, ..)| nets.iter().any(|net| net.contains(&ip)))
+    };
+    state.ipvs.services.iter().filter(move |service| !state.exposures(service).is_empty() && !excluded(service))
+}
+
+/// The change that deletes kube-proxy's virtual services, which takes their servers along.
+pub(super) fn removal(state: &State) -> Option<Change> {
+    let delete = |service: &VirtualService| Command {
+        number: DELETE_SERVICE,
+        attributes: nested(SERVICE, &key(service)),
+        shown: format!("-D {}", service.key),
+    };
+    let servers = own(state).map(|service| service.servers.len()).sum();
+    change(own(state).map(delete).collect(), own(state).count(), servers)
+}
+
+/// The change that brings back virtual services and servers that are missing, and weights that differ.
+pub(super) fn restoration(then: &State, now: &State) -> Option<Change> {
+    let there: BTreeMap<Virtual, &VirtualService> =
+        now.ipvs.services.iter().map(|service| (service.key, service)).collect();
+    let (mut commands, mut services, mut servers) = (Vec::new(), 0, 0);
+    for service in own(then) {
+        let known = there.get(&service.key);
+        if known.is_none() {
+            let shown = format!("-A {} -s {}", service.key, service.scheduler);
+            commands.push(Command { number: NEW_SERVICE, attributes: nested(SERVICE, &whole(service)), shown });
+            services += 1;
+        }
+        for server in &service.servers {
+            let known = known.and_then(|s| s.servers.iter().find(|known| known.address == server.address));
+            let (number, word) = match known {
+                Some(known) if known.weight == server.weight => continue,
+                Some(_) => (SET_SERVER, "-e"),
+                None => (NEW_SERVER, "-a"),
+            };
+            let mut attributes = nested(SERVICE, &key(service));
+            attributes.extend(nested(SERVER, &of_server(server)));
+            let shown = format!("{word} {} -r {} -w {}", service.key, server.address, server.weight);
+            commands.push(Command { number, attributes, shown });
+            servers += 1;
+        }
+    }
+    change(commands, services, servers)
+}
+
+fn change(commands: Vec<Command>, services: usize, servers: usize) -> Option<Change> {
+    let count = Count::new("ipvs", [("services", services), ("servers", servers)]);
+    (!commands.is_empty()).then_some(Change { act: Act::Ipvs(commands), count })
+}
+
+fn nested(kind: u16, inner: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    attribute(&mut out, kind | NESTED, inner);
+    out
+}
+
+/// An address as the kernel takes it: of either family in 16 bytes.
+fn address(ip: IpAddr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => bytes = v6.octets(),
+    }
+    bytes
+}
+
+const fn number(family: Family) -> u16 {
+    match family {
+        Family::V4 => libc::AF_INET as u16,
+        Family::V6 => libc::AF_INET6 as u16,
+    }
+}
+
+/// The attributes that name a service.
+fn key(service: &VirtualService) -> Vec<u8> {
+    let mut out = Vec::new();
+    match service.key {
+        Virtual::Address(at, protocol) => {
+            attribute(&mut out, SERVICE_FAMILY, &number(Family::of(at.ip())).to_ne_bytes());
+            attribute(&mut out, SERVICE_PROTOCOL, &u16::from(protocol.number()).to_ne_bytes());
+            attribute(&mut out, SERVICE_ADDRESS, &address(at.ip()));
+            attribute(&mut out, SERVICE_PORT, &at.port().to_be_bytes());
+        }
+        Virtual::Mark(family, mark) => {
+            attribute(&mut out, SERVICE_FAMILY, &number(family).to_ne_bytes());
+            attribute(&mut out, SERVICE_MARK, &mark.to_ne_bytes());
+        }
+    }
+    out
+}
+
+fn whole(service: &VirtualService) -> Vec<u8> {
+    let mut out = key(service);
+    attribute(&mut out, SERVICE_SCHEDULER, &[service.scheduler.as_bytes(), b"\0"].concat());
+    // Flags, and which of them count.
+    attribute(&mut out, SERVICE_FLAGS, &[service.flags.0.to_ne_bytes(), u32::MAX.to_ne_bytes()].concat());
+    attribute(&mut out, SERVICE_TIMEOUT, &service.persistence.to_ne_bytes());
+    attribute(&mut out, SERVICE_NETMASK, &service.netmask.to_ne_bytes());
+    out
+}
+
+fn of_server(server: &RealServer) -> Vec<u8> {
+    let mut out = Vec::new();
+    attribute(&mut out, SERVER_ADDRESS, &address(server.address.ip()));
+    attribute(&mut out, SERVER_PORT, &server.address.port().to_be_bytes());
+    attribute(&mut out, SERVER_FORWARD, &forward(server.forward).to_ne_bytes());
+    attribute(&mut out, SERVER_WEIGHT, &server.weight.to_ne_bytes());
+    attribute(&mut out, SERVER_UPPER_THRESHOLD, &0_u32.to_ne_bytes());
+    attribute(&mut out, SERVER_LOWER_THRESHOLD, &0_u32.to_ne_bytes());
+    attribute(&mut out, SERVER_FAMILY, &number(Family::of(server.address.ip())).to_ne_bytes());
+    out
+}
+
+/// A forwarding method's number (`IP_VS_CONN_F_*`).
+const fn forward(method: Forward) -> u32 {
+    match method {
+        Forward::Masquerade => 0,
+        Forward::Local => 1,
+        Forward::Tunnel => 2,
+        Forward::Route => 3,
+        Forward::Bypass => 4,
+        Forward::Other(number) => number,
+    }
+}
+
+/// A virtual service of kube-proxy that is there and was not.
+pub(super) fn added(then: &State, now: &State) -> Option<Virtual> {
+    let then: BTreeSet<Virtual> = own(then).map(|service| service.key).collect();
+    own(now).map(|service| service.key).find(|key| !then.contains(key))
+}
+
+/// kube-proxy's device: its addresses with their prefixes, in the order that `ip` lists them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Device(pub(super) Vec<String>);
+
+#[derive(Deserialize)]
+struct Link {
+    ifname: String,
+    linkinfo: Option<LinkInfo>,
+    #[serde(default)]
+    addr_info: Vec<AddressInfo>,
+}
+
+#[derive(Deserialize)]
+struct LinkInfo {
+    info_kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AddressInfo {
+    local: Option<IpAddr>,
+    prefixlen: u8,
+    scope: String,
+}
+
+impl Device {
+    /// The device in what `ip -j -d addr` prints; `None` if there is none, or one of another kind that only has its name.
+    pub(super) fn parse(json: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let links: Vec<Link> = serde_json::from_slice(json)?;
+        let is_dummy = |link: &Link| {
+            let kind = link.linkinfo.as_ref().and_then(|info| info.info_kind.as_deref());
+            link.ifname == DEVICE && kind == Some("dummy")
+        };
+        // The kernel gives the device its link-local address by itself.
+        let shown =
+            |info: AddressInfo| Some(format!("{}/{}", info.local.filter(|_| info.scope != "link")?, info.prefixlen));
+        let device = links.into_iter().find(is_dummy);
+        Ok(device.map(|link| Self(link.addr_info.into_iter().filter_map(shown).collect())))
+    }
+
+    pub(super) fn removal(&self) -> Change {
+        Self::change(format!("link del {DEVICE}\n"), 1, self.0.len())
+    }
+
+    pub(super) fn restoration(&self, now: Option<&Self>) -> Option<Change> {
+        let there: BTreeSet<&String> = now.iter().flat_map(|device| &device.0).collect();
+        let mut text = String::new();
+        if now.is_none() {
+            text.extend(["link add ", DEVICE, " type dummy\n"]);
+        }
+        let missing: Vec<_> = self.0.iter().filter(|address| !there.contains(address)).collect();
+        for address in &missing {
+            text.extend(["addr add ", address, " dev ", DEVICE, "\n"]);
+        }
+        (!text.is_empty()).then(|| Self::change(text, usize::from(now.is_none()), missing.len()))
+    }
+
+    fn change(text: String, devices: usize, addresses: usize) -> Change {
+        let count = Count::new(format!("device {DEVICE}"), [("devices", devices), ("addresses", addresses)]);
+        Change { act: Act::Device(text.into_bytes()), count }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::ipvs::{Flags, Ipvs, Stats, decode};
+    use crate::model::Protocol;
+
+    fn service(address: &str, server: &str, flags: u32) -> VirtualService {
+        let stats = Stats::default();
+        let server = RealServer {
+            address: server.parse().expect("an address"),
+            forward: Forward::Masquerade,
+            weight: 3,
+            active: 0,
+            inactive: 0,
+            persistent: 0,
+            stats,
+        };
+        VirtualService {
+            key: Virtual::Address(address.parse().expect("an address"), Protocol::Udp),
+            scheduler: "mh".to_owned(),
+            flags: Flags(flags),
+            persistence: 600,
+            netmask: u32::MAX,
+            stats,
+            servers: vec![server],
+        }
+    }
+
+    /// A message as the kernel answers, or the end of a list.
+    fn answer(command: Option<&Command>) -> Vec<u8> {
+        let (kind, body) = match command {
+            Some(command) => (32_u16, [&[command.number, 1, 0, 0], command.attributes.as_slice()].concat()),
+            None => (3, vec![0; 4]),
+        };
+        let length = u32::try_from(16 + body.len()).expect("short");
+        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &body].concat()
+    }
+
+    /// The decoder is tried on what kernels have said: the same attributes, in requests, must say the same.
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let services =
+            [service("10.96.0.10:53", "10.244.1.12:53", 0x11), service("[fd00:10:96::a]:53", "[fd00::12]:5353", 0)];
+        let state = |services: &[VirtualService]| State {
+            ipvs: Ipvs { services: services.to_vec(), ..Ipvs::default() },
+            addresses: Some(crate::inspect::ipvs::Addresses {
+                services: Some(services.iter().filter_map(|s| Some(s.address()?.0)).collect()),
+                ..Default::default()
+            }),
+            ..State::default()
+        };
+        let change = restoration(&state(&services), &State::default()).expect("all is missing");
+        assert_eq!(change.count.to_string(), "ipvs: 2 servers, 2 services");
+        let Act::Ipvs(commands) = &change.act else { panic!("it is of IPVS") };
+        let of = |wanted: u8| commands.iter().filter(move |command| command.number == wanted);
+        let mut bytes: Vec<u8> = of(NEW_SERVICE).flat_map(|command| answer(Some(command))).collect();
+        bytes.extend(answer(None));
+        for server in of(NEW_SERVER) {
+            bytes.extend(answer(Some(server)));
+            bytes.extend(answer(None));
+        }
+        assert_eq!(decode(&bytes).expect("it decodes").services, services);
+
+        assert_eq!(restoration(&state(&services), &state(&services)), None);
+        let mut drained = services.clone();
+        drained[0].servers[0].weight = 0;
+        let change = restoration(&state(&services), &state(&drained)).expect("a weight differs");
+        assert_eq!(change.lines(), ["-e 10.96.0.10:53/UDP -r 10.244.1.12:53 -w 3"]);
+    }
+}
