@@ -78,6 +78,8 @@ pub fn timeouts(limits: &Limits) -> Timeouts {
     ] {
         *seconds = limits.timeout(name).unwrap_or(*seconds);
     }
+    let half_closed = limits.timeout("tcp_timeout_fin_wait").max(limits.timeout("tcp_timeout_close_wait"));
+    timeouts.half_closed = half_closed.unwrap_or(timeouts.half_closed);
     timeouts
 }
 
@@ -156,8 +158,8 @@ impl From<Walk> for DataplaneError {
 
 /// No flow that has been used within this time is over, nanoseconds.
 fn shortest(timeouts: &Timeouts) -> u64 {
-    let Timeouts { opening, closing, closed, udp, .. } = *timeouts;
-    [opening, closing, closed, udp].into_iter().min().unwrap_or(0).saturating_mul(1_000_000_000)
+    let Timeouts { opening, half_closed, closing, closed, udp, .. } = *timeouts;
+    [opening, half_closed, closing, closed, udp].into_iter().min().unwrap_or(0).saturating_mul(1_000_000_000)
 }
 
 /// The other entries of a flow: each is found by what packets become, and all by that of the answers.
@@ -197,8 +199,10 @@ mod tests {
     fn time_outs_are_those_of_the_sysctls() {
         assert_eq!(timeouts(&Limits::default()), Timeouts::default());
         let text = b"net.netfilter.nf_conntrack_tcp_timeout_established = 86400\n\
+                     net.netfilter.nf_conntrack_tcp_timeout_fin_wait = 120\n\
+                     net.netfilter.nf_conntrack_tcp_timeout_close_wait = 3600\n\
                      net.netfilter.nf_conntrack_udp_timeout_stream = 300\n";
-        let expected = Timeouts { tcp: 86_400, udp_answered: 300, ..Timeouts::default() };
+        let expected = Timeouts { tcp: 86_400, half_closed: 3600, udp_answered: 300, ..Timeouts::default() };
         assert_eq!(timeouts(&Limits::parse(text)), expected);
     }
 }

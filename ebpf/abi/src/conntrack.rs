@@ -429,7 +429,9 @@ pub enum Stage {
     Opening,
     /// Answered.
     Established,
-    /// One side has finished, or both.
+    /// One side has finished, and the other may go on for as long as it likes.
+    HalfClosed,
+    /// Both sides have finished.
     Closing,
     /// Reset.
     Closed,
@@ -441,8 +443,10 @@ pub const fn stage(request_seen: u8, reply_seen: u8) -> Stage {
     let both = request_seen | reply_seen;
     if both & signal::RESETS != 0 {
         Stage::Closed
-    } else if both & signal::FINISHES != 0 {
+    } else if request_seen & reply_seen & signal::FINISHES != 0 {
         Stage::Closing
+    } else if both & signal::FINISHES != 0 {
+        Stage::HalfClosed
     } else if reply_seen != 0 || request_seen & signal::CARRIES != 0 {
         Stage::Established
     } else {
@@ -461,7 +465,10 @@ pub struct Timeouts {
     pub direct_tcp: u64,
     /// SCTP, answered: heartbeats come every 30 s.
     pub sctp: u64,
-    /// TCP and SCTP once a side has finished.
+    /// TCP once one side has finished: the kernel's CLOSE_WAIT, or FIN_WAIT where that is longer. What tells the two apart is
+    /// the acknowledgement, which nobody here looks at.
+    pub half_closed: u64,
+    /// TCP once both sides have finished, SCTP once one has.
     pub closing: u64,
     /// After a reset.
     pub closed: u64,
@@ -480,6 +487,7 @@ impl Default for Timeouts {
             tcp: 432_000,
             direct_tcp: 21_600,
             sctp: 210,
+            half_closed: 120,
             closing: 120,
             closed: 10,
             udp: 30,
@@ -497,7 +505,8 @@ impl Timeouts {
             (_, Stage::Opening) => self.opening,
             (proto::SCTP, Stage::Established) => self.sctp,
             (_, Stage::Established) => self.tcp,
-            (_, Stage::Closing) => self.closing,
+            (proto::TCP, Stage::HalfClosed) => self.half_closed,
+            (_, Stage::HalfClosed | Stage::Closing) => self.closing,
             (_, Stage::Closed) => self.closed,
         };
         seconds.saturating_mul(1_000_000_000).saturating_add(TOUCH_NS)

@@ -117,7 +117,7 @@ fn one(flows: &HashMap<Tuple, Flow>, id: FlowId, request: &Tuple, flow: &Flow, n
         backend: at(arrives.dst, arrives.dport),
         source: (source != id.client).then_some(source),
         answered: stage != Stage::Opening,
-        closing: stage == Stage::Closing,
+        closing: matches!(stage, Stage::HalfClosed | Stage::Closing),
         timeout: u32::try_from(remains / 1_000_000_000).unwrap_or(u32::MAX).max(1),
     })
 }

@@ -1,13 +1,14 @@
 //! What is remembered of flows, and for how long.
 
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use kpx::dataplane::{Capacity, Dataplane, Mode, Reason, Timeouts};
 use kpx_abi::{Exposure, Flags};
 
 use super::peers::{Talk, exchange, tcp, udp};
-use super::services::{capacity, exposed, serve, servers};
+use super::services::{PORT, capacity, exposed, serve, servers};
 use super::world::{CLUSTER_IP, NEIGHBOUR, POD, REMOTE, VIP, World, at, socket};
 
 /// The name that a server gave.
@@ -112,14 +113,14 @@ fn a_backend_takes_as_many_masqueraded_flows_as_there_are_ports() {
     });
 }
 
-/// Forgets flows until the table is empty.
-fn forget_all(dataplane: &mut Dataplane, timeouts: &Timeouts) -> usize {
+/// Forgets flows until so many entries are gone.
+fn forget_all(dataplane: &mut Dataplane, timeouts: &Timeouts, all: usize) -> usize {
     let begun = Instant::now();
     let mut forgotten = 0;
     while begun.elapsed() < Duration::from_secs(30) {
         forgotten += dataplane.forget_flows(timeouts).expect("the table can be read");
         std::thread::sleep(Duration::from_millis(100));
-        if forgotten == 8 {
+        if forgotten == all {
             break;
         }
     }
@@ -140,8 +141,34 @@ fn a_full_table_takes_no_flow_until_others_are_forgotten() {
         assert_eq!(dataplane.forget_flows(&Timeouts::default()).unwrap(), 0);
         drop(held);
         let short = Timeouts { closing: 0, closed: 0, ..Timeouts::default() };
-        assert_eq!(forget_all(&mut dataplane, &short), 8);
+        assert_eq!(forget_all(&mut dataplane, &short, 8), 8);
         assert_eq!(hold(world, socket(VIP[0], 80), 1).len(), 1);
+    });
+}
+
+/// Who has nothing more to send may be answered for as long as the other likes.
+#[test]
+fn half_closed_connections_are_not_taken_for_closed_ones() {
+    World::with(|world| {
+        let (mut dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
+        let flags = exposed(Exposure::LoadBalancer).with(Flags::MASQUERADE_ALWAYS, true);
+        serve(&mut tables, 1, VIP, 80, flags, &[REMOTE]);
+        let listener = world.inside("remote", || TcpListener::bind(socket(REMOTE[0], PORT)).expect("it is free"));
+        let mut client = hold(world, socket(VIP[0], 80), 1).pop().expect("it connects");
+        let (mut server, _) = listener.accept().expect("a client comes");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        assert_eq!(server.read(&mut [0; 8]).expect("it ends"), 0);
+        // A flow's age is known to a second.
+        std::thread::sleep(Duration::from_millis(2500));
+        let short = Timeouts { closing: 0, closed: 0, ..Timeouts::default() };
+        assert_eq!(dataplane.forget_flows(&short).expect("the table can be read"), 0);
+        server.write_all(b"late").expect("it is open");
+        let mut room = [0; 4];
+        client.read_exact(&mut room).expect("the answer comes");
+        assert_eq!(&room, b"late");
+        drop(server);
+        assert_eq!(client.read(&mut room).expect("it ends"), 0);
+        assert_eq!(forget_all(&mut dataplane, &short, 4), 4);
     });
 }
 
