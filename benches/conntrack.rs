@@ -146,6 +146,7 @@ fn services() -> ServiceTable {
         masquerade: Masquerade::OffCluster,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::MapEntry { map: "bench", id: n },
     };
     ServiceTable::new((0..SERVICES).map(frontend).collect(), NodeFacts::default(), NodeFacts::default())

@@ -68,6 +68,7 @@ fn frontend(n: u32, protocol: Protocol, backends: [SocketAddr; 3]) -> Frontend {
         masquerade: Masquerade::OffCluster,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::MapEntry { map: "bench", id: n },
     }
 }

@@ -398,6 +398,7 @@ fn generated(size: usize) -> ServiceTable {
         masquerade: Masquerade::Always,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::MapEntry { map: "bench", id: n },
     };
     let key = |ip, port, exposure| FrontendKey { ip, port, protocol: Protocol::Tcp, exposure };

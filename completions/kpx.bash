@@ -459,7 +459,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__agent)
-            opts="-o -q -v -h --proxy-config --health-address --metrics-address --paths --devices --xdp --xdp-devices --proc-sys --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --proxy-config --health-address --metrics-address --paths --devices --xdp --xdp-devices --dsr --backend-selection --maglev-size --proc-sys --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -490,6 +490,18 @@ _kpx() {
                     return 0
                     ;;
                 --xdp-devices)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dsr)
+                    COMPREPLY=($(compgen -W "off annotated all" -- "${cur}"))
+                    return 0
+                    ;;
+                --backend-selection)
+                    COMPREPLY=($(compgen -W "random maglev" -- "${cur}"))
+                    return 0
+                    ;;
+                --maglev-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

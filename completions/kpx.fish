@@ -838,6 +838,12 @@ generic\t'Before the stack, for any driver; no faster than none'
 native\t'In the driver; a device whose driver cannot is told of'
 auto\t'In the driver, where it can'"
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l xdp-devices -d 'Devices for --xdp, by names as for --devices [default: hardware]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l dsr -d 'For which Services backends on other nodes answer clients outside directly' -r -f -a "off\t'None'
+annotated\t'Those with the annotation kpx.dev/forwarding-mode: dsr'
+all\t'All but those with the annotation kpx.dev/forwarding-mode: snat'"
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l backend-selection -d 'How a backend is chosen for Services that do not say' -r -f -a "random\t'By chance'
+maglev\t'By a hash of the connection, the same on every node'"
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l maglev-size -d 'Slots of a Maglev table, 4 bytes each: a hundred times as many as the largest Service has backends. All agents of the cluster get the same' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proc-sys -d 'Where the node\'s sysctls are, if /proc/sys cannot be written' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l interval -d 'How often to look after what is attached, and repair it' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots' -r

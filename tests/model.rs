@@ -36,6 +36,7 @@ pub(crate) fn cluster_ip() -> Frontend {
         masquerade: Masquerade::OffCluster,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::MapEntry { map: "test", id: 1 },
     }
 }

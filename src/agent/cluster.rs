@@ -8,6 +8,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::mirror::{Change, Mirror, Name};
+use super::peers::Peer;
 use crate::model::ServiceName;
 
 /// The label by which an EndpointSlice names its Service.
@@ -20,7 +21,7 @@ pub(super) enum Event {
     Service(Change<Service>),
     /// Of the EndpointSlices.
     Slice(Change<EndpointSlice>),
-    /// Of this node's Node.
+    /// Of this node's Node, and of the others where they matter.
     Node(Change<Node>),
     /// Of the ServiceCIDRs.
     Cidr(Change<ServiceCIDR>),
@@ -29,6 +30,8 @@ pub(super) enum Event {
 /// The objects, and what has changed since the last look.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
+    /// Name of this node's Node.
+    own: String,
     services: Mirror<Service>,
     slices: Mirror<EndpointSlice>,
     nodes: Mirror<Node>,
@@ -37,6 +40,7 @@ pub(super) struct Cluster {
     of_service: HashMap<ServiceName, BTreeSet<String>>,
     touched: BTreeSet<ServiceName>,
     node_touched: bool,
+    peers_touched: bool,
 }
 
 /// What has changed since the last look.
@@ -46,6 +50,8 @@ pub(super) struct Touched {
     pub(super) services: BTreeSet<ServiceName>,
     /// Whether the Node is otherwise.
     pub(super) node: bool,
+    /// Whether what the nodes have to know of each other is otherwise.
+    pub(super) peers: bool,
 }
 
 fn service_name((namespace, name): &Name) -> ServiceName {
@@ -58,6 +64,11 @@ fn owner(meta: &ObjectMeta) -> Option<ServiceName> {
 }
 
 impl Cluster {
+    /// No objects yet; those of the node with this name.
+    pub(super) fn of(own: String) -> Self {
+        Self { own, ..Self::default() }
+    }
+
     /// Takes one event in.
     pub(super) fn apply(&mut self, event: Event) {
         match event {
@@ -73,7 +84,15 @@ impl Cluster {
                     self.reindex(before, &name);
                 }
             }
-            Event::Node(change) => self.nodes.apply(change, |_| self.node_touched = true),
+            Event::Node(change) => {
+                let mut nodes = Vec::new();
+                self.nodes.apply(change, |node| nodes.push((node.name, node.before.as_ref().map(Peer::of))));
+                for (name, before) in nodes {
+                    self.node_touched |= name.1 == self.own;
+                    // Nodes tell how they are every few minutes, and most of that matters to nobody else.
+                    self.peers_touched |= self.nodes.get(&name).map(Peer::of) != before;
+                }
+            }
             Event::Cidr(change) => self.cidrs.apply(change, |_| self.node_touched = true),
         }
     }
@@ -102,7 +121,11 @@ impl Cluster {
 
     /// What has changed since the last look, which ends with this.
     pub(super) fn take_touched(&mut self) -> Touched {
-        Touched { services: std::mem::take(&mut self.touched), node: std::mem::take(&mut self.node_touched) }
+        Touched {
+            services: std::mem::take(&mut self.touched),
+            node: std::mem::take(&mut self.node_touched),
+            peers: std::mem::take(&mut self.peers_touched),
+        }
     }
 
     /// Names of all Services that are known in a readable state.
@@ -123,7 +146,17 @@ impl Cluster {
 
     /// This node's Node.
     pub(super) fn node(&self) -> Option<&Node> {
-        self.nodes.iter().map(|(_, node)| node).next()
+        self.nodes.get(&(String::new(), self.own.clone()))
+    }
+
+    /// The nodes whose Nodes are known, by name, this one among them.
+    pub(super) fn peers(&self) -> BTreeMap<String, Peer> {
+        self.nodes.iter().map(|((_, name), node)| (name.clone(), Peer::of(node))).collect()
+    }
+
+    /// Name of this node's Node.
+    pub(super) fn own(&self) -> &str {
+        &self.own
     }
 
     /// The networks that ClusterIPs are allocated from, as written.

@@ -1,11 +1,9 @@
 //! Flows of datagrams in the kernel's conntrack: which the rules of a kube-proxy carry, and the end of those that lead to
 //! backends which serve no more.
 
-use std::collections::BTreeSet;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use super::ports::Ports;
 use super::table::LiveTable;
 use crate::capture::netlink::{Netlink, NetlinkError};
 use crate::inspect::conntrack::{Entry, deletion, walk};
@@ -17,13 +15,13 @@ const BATCH: usize = 64;
 /// Deletes the stale entries of this network namespace, and returns how many there were.
 ///
 /// The rules made them, and while they are used they never expire. TCP and SCTP entries stay: their ends notice by themselves.
-pub(super) fn clean(ports: &Ports, local: &BTreeSet<IpAddr>) -> Result<usize, NetlinkError> {
+///
+/// `is_stale` is asked with where the client sent to and where answers come from, of entries that the kernel has told already.
+pub(super) fn clean(is_stale: impl Fn(SocketAddr, SocketAddr) -> bool) -> Result<usize, NetlinkError> {
     let Some(mut netlink) = Netlink::conntrack()? else { return Ok(0) };
     let mut stale = Vec::new();
     walk(&mut netlink, |entry, message| {
-        if entry.service_protocol() == Some(Protocol::Udp)
-            && ports.is_stale_flow(entry.original.destination, entry.reply.source, local)
-        {
+        if entry.service_protocol() == Some(Protocol::Udp) && is_stale(entry.original.destination, entry.reply.source) {
             stale.extend(deletion(message));
         }
     })?;

@@ -16,6 +16,7 @@ mod mirror;
 mod namespaces;
 mod node;
 mod notify;
+mod peers;
 mod ports;
 mod servers;
 mod sockets;
@@ -24,6 +25,7 @@ mod sysctl;
 mod table;
 mod wake;
 mod watch;
+mod watched;
 mod work;
 mod writer;
 
@@ -35,15 +37,16 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::capture::{self, ApiError};
-use crate::dataplane::Paths;
+use crate::dataplane::{Dsr, Paths};
 use crate::error::Hinted;
 use crate::inspect::kube::ProxyConfig;
 use servers::HealthChecks;
 use status::Shared;
 use work::{Task, Worker};
 
+pub use cleaner::end_stale;
 pub use devices::Devices;
-pub use writer::{Attach, Sizes, Xdp};
+pub use writer::{Attach, Defaults, Sizes, Xdp};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub struct Options {
     pub sizes: Sizes,
     /// What to attach.
     pub attach: Attach,
+    /// How Services are served that do not say.
+    pub defaults: Defaults,
     /// Where the sysctls are: `/proc/sys`, unless that cannot be written.
     pub proc_sys: PathBuf,
     /// How often to look after what is attached.
@@ -111,10 +116,11 @@ async fn serve(options: Options) -> Result<(), AgentError> {
     let (tasks, todo) = mpsc::channel();
     let (checks, wanted_checks) = tokio::sync::watch::channel(HealthChecks::default());
     let (ended, end_of_worker) = tokio::sync::oneshot::channel::<()>();
-    let cleaner = cleaner::start(options.paths.pins.clone(), Arc::clone(&shared))?;
+    let watched = cleaner::start(options.paths.pins.clone(), Arc::clone(&shared))?;
     flows::start(options.paths.clone(), options.proc_sys.clone(), Arc::clone(&shared))?;
     wake::start(tasks.clone())?;
-    let worker = Worker::new(options.clone(), Arc::clone(&shared), checks, cleaner);
+    let all_nodes = options.defaults.dsr != Dsr::Off;
+    let worker = Worker::new(options.clone(), Arc::clone(&shared), checks, watched);
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let _ended = ended;
         worker.run(&todo);
@@ -123,7 +129,7 @@ async fn serve(options: Options) -> Result<(), AgentError> {
         _ = terminated.recv() => Ok(()),
         _ = interrupted.recv() => Ok(()),
         _ = end_of_worker => Err(AgentError::Worker),
-        () = watch::watch(client, &options.node_name, tasks.clone(), Arc::clone(&shared)) => Err(AgentError::Worker),
+        () = watch::watch(client, &options.node_name, all_nodes, tasks.clone(), Arc::clone(&shared)) => Err(AgentError::Worker),
         () = servers::health(options.health, Arc::clone(&shared)) => Ok(()),
         () = servers::metrics(options.metrics, Arc::clone(&shared)) => Ok(()),
         () = servers::health_checks(wanted_checks, shared) => Err(AgentError::Worker),

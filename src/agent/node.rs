@@ -1,17 +1,18 @@
 //! What the programs have to know besides Services: the node's addresses, networks, and whose sockets are whose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use super::cluster::Cluster;
+use super::peers::LABEL;
 use super::table::LiveTable;
-use super::{addresses, namespaces};
+use super::{addresses, namespaces, peers};
 use crate::capture::netlink::NetlinkError;
 use crate::capture::netns;
-use crate::dataplane::{ClientAddresses, Dataplane, DataplaneError, NetworkFlags, node_addresses};
+use crate::dataplane::{ClientAddresses, Dataplane, DataplaneError, Dsr, NetworkFlags, node_addresses};
 use crate::inspect::bpf::sys;
 use crate::inspect::kube::Place;
 use crate::model::{Detector, Family};
@@ -30,17 +31,72 @@ pub(super) enum NodeError {
     Maps(#[from] DataplaneError),
 }
 
-/// Makes the maps of the node true.
+/// Makes the maps of addresses and networks true; the node's own addresses.
 pub(super) fn tell(
     dataplane: &mut Dataplane,
     table: &LiveTable,
     cluster: &Cluster,
     place: &Place,
-) -> Result<(), NodeError> {
-    dataplane.set_addresses(&node_addresses(&table.table(place), &addresses::local()?))?;
-    dataplane.set_networks(&networks(cluster, place))?;
+) -> Result<BTreeSet<IpAddr>, NodeError> {
+    let local = addresses::local()?;
+    let mut known = node_addresses(&table.table(place), &local);
+    let base = networks(cluster, place);
+    if dataplane.dsr() == Dsr::Off {
+        dataplane.set_addresses(&known)?;
+        dataplane.set_networks(&base)?;
+        return Ok(local);
+    }
+    let peers = cluster.peers();
+    peers::add_addresses(peers.values(), &mut known);
+    dataplane.set_addresses(&known)?;
+    let mut all = base.clone();
+    let others = peers.iter().filter(|(name, _)| *name != cluster.own()).map(|(_, peer)| peer);
+    peers::add_networks(others, &mut all);
+    match dataplane.set_networks(&all) {
+        Ok(_) => Ok(local),
+        // Those of pods have to be there; the backends of other nodes are reached without direct return, too.
+        Err(full @ DataplaneError::Full(_)) => {
+            dataplane.set_networks(&base)?;
+            Err(full.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the map of the namespaces' addresses true.
+pub(super) fn tell_clients(dataplane: &mut Dataplane) -> Result<(), NodeError> {
     dataplane.set_clients(&clients()?)?;
     Ok(())
+}
+
+/// What keeps direct server return from being what the agent's option and the Nodes' labels say.
+pub(super) fn dsr_troubles(dsr: Dsr, cluster: &Cluster, local: &BTreeSet<IpAddr>, on_devices: bool) -> Vec<String> {
+    let peers = cluster.peers();
+    let own = peers.get(cluster.own());
+    let mut troubles = Vec::new();
+    if own.is_some_and(|own| own.answers) && (dsr == Dsr::Off || !on_devices) {
+        let why = if on_devices { "this agent runs with --dsr off" } else { "no network device has the packet path" };
+        troubles.push(format!(
+            "the Node has the label {LABEL}, and {why}: flows that other nodes announce are lost; remove it: \
+             kubectl label node {} {LABEL}-",
+            cluster.own()
+        ));
+    }
+    if dsr == Dsr::Off {
+        return troubles;
+    }
+    if own.is_none_or(|own| own.addresses.is_disjoint(local)) {
+        troubles.push("no InternalIP of the Node is on this node: it announces no flow".to_owned());
+    }
+    let without: Vec<&str> =
+        peers.iter().filter(|(_, peer)| peer.answers && peer.pods.is_empty()).map(|(name, _)| name.as_str()).collect();
+    if !without.is_empty() {
+        troubles.push(format!(
+            "Nodes with the label {LABEL} and without podCIDRs, whose backends answer by way of this node: {}",
+            without.join(", ")
+        ));
+    }
+    troubles
 }
 
 /// Where pods are, as far as addresses tell, and where ClusterIPs come from.

@@ -5,10 +5,10 @@
 //! done with a socket is in the storage that it left there. For TCP the kernel tells that storage along with its list of
 //! sockets. For UDP it does not (Linux 6.18), so it is read through a copy of the descriptor of the socket's owner.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use kpx_abi::Peer;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::namespaces;
-use super::ports::Ports;
+use super::watched::Look;
 use crate::capture::netlink::{Netlink, NetlinkError, Request, attribute, attributes};
 use crate::capture::netns::{self, NetnsError};
 use crate::inspect::bpf::sys;
@@ -42,6 +42,9 @@ const FAMILIES: [u8; 2] = [libc::AF_INET as u8, libc::AF_INET6 as u8];
 /// Sockets closed in one batch.
 const BATCH: usize = 64;
 
+/// Whether a socket of this protocol is stale that was to go to the one address and has been sent to the other.
+pub(super) type IsStale<'a> = dyn Fn(Protocol, SocketAddr, SocketAddr) -> bool + Sync + 'a;
+
 /// Why sockets are not looked at.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SocketsError {
@@ -58,20 +61,20 @@ pub(super) enum SocketsError {
 
 /// Closes the stale sockets of this network namespace and of all others that a process is in; how many, by protocol.
 ///
-/// `peers` is the pinned map with what the hooks have left at each connected socket. What some namespaces refuse comes back
-/// beside the count.
+/// `is_stale` is asked of sockets that the kernel has told already. `peers` is the pinned map with what the hooks have left at
+/// each connected socket. What some namespaces refuse comes back beside the count.
 pub(super) fn close(
-    ports: &Ports,
-    local: &BTreeSet<IpAddr>,
+    look: &Look,
+    is_stale: &IsStale<'_>,
     peers: &Path,
 ) -> (BTreeMap<Protocol, usize>, Vec<SocketsError>) {
     // A thread of its own enters the namespaces, since none comes back without leave.
-    std::thread::scope(|scope| scope.spawn(|| close_everywhere(ports, local, peers)).join()).unwrap_or_default()
+    std::thread::scope(|scope| scope.spawn(|| close_everywhere(look, is_stale, peers)).join()).unwrap_or_default()
 }
 
 fn close_everywhere(
-    ports: &Ports,
-    local: &BTreeSet<IpAddr>,
+    look: &Look,
+    is_stale: &IsStale<'_>,
     peers: &Path,
 ) -> (BTreeMap<Protocol, usize>, Vec<SocketsError>) {
     let mut closed = BTreeMap::new();
@@ -83,10 +86,10 @@ fn close_everywhere(
     let mut udp = Vec::new();
     for path in namespaces {
         match Place::enter(&path).and_then(|mut place| {
-            if ports.any(Protocol::Tcp) {
-                *closed.entry(Protocol::Tcp).or_default() += place.close_tcp(ports, local, peers)?;
+            if look.concerns(Protocol::Tcp) {
+                *closed.entry(Protocol::Tcp).or_default() += place.close_tcp(is_stale, peers)?;
             }
-            if ports.any(Protocol::Udp) {
+            if look.concerns(Protocol::Udp) {
                 place.find_udp()?;
                 udp.push(place);
             }
@@ -102,7 +105,7 @@ fn close_everywhere(
         match descriptors() {
             Ok(owners) => {
                 for place in &mut udp {
-                    match place.close_udp(&owners, ports, local, peers) {
+                    match place.close_udp(&owners, is_stale, peers) {
                         Ok(count) => *closed.entry(Protocol::Udp).or_default() += count,
                         Err(error) => refused.push(error),
                     }
@@ -128,7 +131,7 @@ impl Place {
         Ok(Self { netlink: Netlink::sockets()?, udp: Vec::new() })
     }
 
-    fn close_tcp(&mut self, ports: &Ports, local: &BTreeSet<IpAddr>, peers: &Path) -> Result<usize, SocketsError> {
+    fn close_tcp(&mut self, is_stale: &IsStale<'_>, peers: &Path) -> Result<usize, SocketsError> {
         let peers = sys::obj_get(peers)?;
         let mut stale = Vec::new();
         for family in FAMILIES {
@@ -138,7 +141,7 @@ impl Place {
             attribute(&mut body, NESTED | INET_DIAG_REQ_SK_BPF_STORAGES, &storages);
             self.netlink.dump(&Request { kind: SOCK_DIAG_BY_FAMILY, body }, |_, body| {
                 if let Some((sent_to, backend)) = storage(body).and_then(ends)
-                    && ports.is_stale_socket(Protocol::Tcp, sent_to, backend, local)
+                    && is_stale(Protocol::Tcp, sent_to, backend)
                 {
                     stale.push(destroy(family, Protocol::Tcp, body));
                 }
@@ -162,21 +165,20 @@ impl Place {
     fn close_udp(
         &mut self,
         owners: &HashMap<u32, (Pid, i32)>,
-        ports: &Ports,
-        local: &BTreeSet<IpAddr>,
+        is_stale: &IsStale<'_>,
         peers: &Path,
     ) -> Result<usize, SocketsError> {
         let Some(peers) = sys::Table::<u32, Peer>::open(peers)? else { return Ok(0) };
-        let is_stale = |inode: &u32| {
+        let judge = |inode: &u32| {
             let (pid, number) = owners.get(inode)?;
             // The process may have ended, or closed it.
             let process = pidfd_open(*pid, PidfdFlags::empty()).ok()?;
             let socket = pidfd_getfd(process, *number, PidfdGetfdFlags::empty()).ok()?;
             let peer = peers.get(&u32::try_from(socket.as_raw_fd()).ok()?).ok()??;
             let (sent_to, backend) = ends(peer)?;
-            Some(ports.is_stale_socket(Protocol::Udp, sent_to, backend, local))
+            Some(is_stale(Protocol::Udp, sent_to, backend))
         };
-        let stale = self.udp.drain(..).filter(|(inode, _)| is_stale(inode) == Some(true));
+        let stale = self.udp.drain(..).filter(|(inode, _)| judge(inode) == Some(true));
         let stale: Vec<Request> = stale.map(|(_, request)| request).collect();
         self.close(&stale)
     }

@@ -36,6 +36,10 @@ pub(super) enum Condition {
     Locked,
     /// The programs do not know all of the node that they should.
     Node,
+    /// The programs do not know whose sockets are whose.
+    Clients,
+    /// Direct server return is not as its label or its option says.
+    Dsr,
     /// Stale flows or sockets cannot be found or ended.
     Cleanup,
     /// The programs that serve are another kpx's, and are not replaced.
@@ -55,6 +59,8 @@ impl Condition {
             Self::Objects => "Objects",
             Self::Locked => "Locked",
             Self::Node => "Node",
+            Self::Clients => "Clients",
+            Self::Dsr => "Dsr",
             Self::Cleanup => "Cleanup",
             Self::Upgrade => "Upgrade",
         }

@@ -16,8 +16,8 @@ pub(super) type Address = (IpAddr, u16, Protocol);
 pub(super) struct Lifted {
     /// Addresses that may be served otherwise than before.
     pub(super) addresses: BTreeSet<Address>,
-    /// Ports whose flows may lead to where nobody serves any more.
-    pub(super) disturbed: Vec<LiftedPort>,
+    /// Services whose flows may lead to where nobody serves any more.
+    pub(super) disturbed: BTreeSet<ServiceName>,
 }
 
 /// What is served by which Service.
@@ -80,8 +80,10 @@ impl LiveTable {
         let old = self.services.get(name).map(addresses).unwrap_or_default();
         let new = lifted.as_ref().map(addresses).unwrap_or_default();
         touched.addresses.extend(old.iter().chain(&new));
-        if let Some((before, after)) = self.services.get(name).zip(lifted.as_ref()) {
-            touched.disturbed.append(&mut disturbed(&before.ports, &after.ports));
+        if let Some((before, after)) = self.services.get(name).zip(lifted.as_ref())
+            && disturbed(&before.ports, &after.ports)
+        {
+            touched.disturbed.insert(name.clone());
         }
         for address in &old {
             if let Some(claim) = self.claims.get_mut(address) {
@@ -131,6 +133,11 @@ impl LiveTable {
     pub(super) fn table(&self, place: &Place) -> ServiceTable {
         let frontends = self.claims.keys().filter_map(|address| self.at(address)).cloned().collect();
         ServiceTable::new(frontends, place.facts.v4.clone(), place.facts.v6.clone())
+    }
+
+    /// The ports of a Service with their endpoints; none where it is not served.
+    pub(super) fn ports(&self, service: &ServiceName) -> &[LiftedPort] {
+        self.services.get(service).map_or(&[], |service| &service.ports)
     }
 
     /// All Services that are served.

@@ -22,15 +22,17 @@ use super::work::Task;
 use crate::error::with_causes;
 
 /// Watches all kinds until nobody listens any more.
-pub(super) async fn watch(client: Client, node: &str, tasks: Sender<Task>, shared: Arc<Shared>) {
-    let of_node = watcher::Config::default().fields(&format!("metadata.name={node}"));
+///
+/// Of the Nodes only this one, unless all are wanted.
+pub(super) async fn watch(client: Client, node: &str, all_nodes: bool, tasks: Sender<Task>, shared: Arc<Shared>) {
     let all = watcher::Config::default;
+    let nodes = if all_nodes { all() } else { all().fields(&format!("metadata.name={node}")) };
     let watch = Watch { tasks, shared };
     tokio::join!(
-        watch.kind::<Service>(&client, all(), Event::Service, Must::BeServed),
-        watch.kind::<EndpointSlice>(&client, all(), Event::Slice, Must::BeServed),
-        watch.kind::<Node>(&client, of_node, Event::Node, Must::BeServed),
-        watch.kind::<ServiceCIDR>(&client, all(), Event::Cidr, Must::MayLack),
+        watch.kind::<Service>(&client, all(), Event::Service, whole, Must::BeServed),
+        watch.kind::<EndpointSlice>(&client, all(), Event::Slice, whole, Must::BeServed),
+        watch.kind::<Node>(&client, nodes, Event::Node, without_images, Must::BeServed),
+        watch.kind::<ServiceCIDR>(&client, all(), Event::Cidr, whole, Must::MayLack),
     );
 }
 
@@ -48,11 +50,18 @@ struct Watch {
 }
 
 impl Watch {
-    async fn kind<K>(&self, client: &Client, config: watcher::Config, event: fn(Change<K>) -> Event, must: Must)
-    where
+    async fn kind<K>(
+        &self,
+        client: &Client,
+        config: watcher::Config,
+        event: fn(Change<K>) -> Event,
+        shorten: fn(&mut K),
+        must: Must,
+    ) where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let kind = K::kind(&());
+        let slim = |object| slim(object, shorten);
         loop {
             let api = Api::<DeserializeGuard<K>>::all(client.clone());
             let mut stream = std::pin::pin!(watcher(api, config.clone()).default_backoff());
@@ -109,8 +118,21 @@ const fn is_garbled(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchFailed(kube::Error::SerdeError(_)))
 }
 
+/// As it is.
+const fn whole<K>(_: &mut K) {}
+
+/// Most of a Node is the list of the images that it has.
+fn without_images(node: &mut Node) {
+    if let Some(status) = &mut node.status {
+        status.images = None;
+    }
+}
+
 /// Without what nobody here reads and most of the memory would be for.
-fn slim<K: Resource>(mut object: DeserializeGuard<K>) -> Box<DeserializeGuard<K>> {
+fn slim<K: Resource>(mut object: DeserializeGuard<K>, shorten: fn(&mut K)) -> Box<DeserializeGuard<K>> {
+    if let Ok(object) = &mut object.0 {
+        shorten(object);
+    }
     let meta: &mut ObjectMeta = object.meta_mut();
     meta.managed_fields = None;
     meta.owner_references = None;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
@@ -17,13 +17,14 @@ use super::servers::HealthChecks;
 use super::status::{Condition, HealthCheck, Shared};
 use super::sysctl::Outcome;
 use super::table::LiveTable;
+use super::watched::Watched;
 use super::writer::{Repairs, Stance, Wanted, Writer, Written};
 use super::{Options, addresses, flows, notify, sysctl};
 use crate::dataplane::Attachment;
 use crate::error::with_causes;
-use crate::inspect::kube::{LiftedPort, LiftedService, Place, place};
+use crate::inspect::kube::{LiftedService, Place, place};
 use crate::inspect::standing::standing;
-use crate::model::{BackendState, Family, NodePortScope, Policy};
+use crate::model::{BackendState, Family, NodePortScope, Policy, ServiceName};
 
 /// The taint by which the cluster autoscaler announces that a node goes.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
@@ -65,11 +66,14 @@ pub(super) struct Worker {
     stance: Stance,
     /// When the oldest event came that is not written.
     oldest: Option<Instant>,
-    cleaner: Sender<Vec<LiftedPort>>,
-    /// Ports for the cleaner, once the maps have them.
-    disturbed: Vec<LiftedPort>,
+    /// What the cleaner judges by.
+    watched: Arc<Watched>,
+    /// Services for the cleaner, once the maps have them.
+    disturbed: BTreeSet<ServiceName>,
     /// When to try again what could not be written.
     again: Option<Instant>,
+    /// Whether the maps do not have the nodes as they are.
+    peers_owed: bool,
     /// Whether everything was written once.
     filled: bool,
     /// Whether everything was attached once.
@@ -87,22 +91,24 @@ impl Worker {
         options: Options,
         shared: Arc<Shared>,
         health_checks: watch::Sender<HealthChecks>,
-        cleaner: Sender<Vec<LiftedPort>>,
+        watched: Arc<Watched>,
     ) -> Self {
-        let writer = Writer::new(options.paths.clone(), options.state_dir.clone(), options.sizes);
+        let writer = Writer::new(options.paths.clone(), options.state_dir.clone(), options.sizes, options.defaults);
+        let cluster = Cluster::of(options.node_name.clone());
         Self {
             options,
             shared,
             health_checks,
-            cluster: Cluster::default(),
+            cluster,
             table: LiveTable::default(),
             place: None,
             writer,
             stance: Stance::Migrating,
             oldest: None,
-            cleaner,
-            disturbed: Vec::new(),
+            watched,
+            disturbed: BTreeSet::new(),
             again: None,
+            peers_owed: false,
             filled: false,
             attached: false,
             rules: None,
@@ -169,6 +175,7 @@ impl Worker {
         if touched != Touched::default() {
             self.shared.metrics.last_queued.set(unix_now());
         }
+        self.peers_owed |= touched.peers;
         self.lift(touched);
         self.tell_objects();
         let partial = self.cluster.has_unknown_services() || !self.cluster.without_endpoints_known().is_empty();
@@ -183,9 +190,16 @@ impl Worker {
             }
         }
         self.again = None;
+        if self.peers_owed && self.filled {
+            // What cannot be told now is told at the next look.
+            self.peers_owed = false;
+            if let Some(turn) = self.writer.turn(&self.shared) {
+                self.tell_node(&turn);
+            }
+        }
         if !self.disturbed.is_empty() {
-            // A cleaner that has ended is no reason to stop writing.
-            let _ = self.cleaner.send(std::mem::take(&mut self.disturbed));
+            let disturbed = std::mem::take(&mut self.disturbed);
+            self.watched.disturb(disturbed.iter().map(|name| (name, self.table.ports(name))));
         }
         if let Some(oldest) = self.oldest.take() {
             let (sync, total) = (started.elapsed(), oldest.elapsed());
@@ -209,6 +223,8 @@ impl Worker {
             return;
         }
         let lifted = self.table.lift(&names, &self.cluster, place, &frozen);
+        // Before the maps: what a socket is sent to by them, the cleaner knows.
+        self.watched.renew(names.iter().map(|name| (name, self.table.ports(name))));
         self.writer.owe(lifted.addresses);
         self.disturbed.extend(lifted.disturbed);
         self.tell_health_checks();
@@ -247,16 +263,17 @@ impl Worker {
             let (services, slices) = self.cluster.sizes();
             tracing::info!(services, slices, "the maps have everything");
             // What went on while nobody was looking is not known: all is looked through once.
-            self.disturbed = self.table.services().flat_map(|service| service.ports.iter().cloned()).collect();
+            self.disturbed = self.table.services().map(|service| service.name.clone()).collect();
             self.attach(&turn);
         }
         written != Written::Later
     }
 
     fn attach(&mut self, turn: &crate::migrate::Lock) {
-        if let (Some(dataplane), Some(place)) = (self.writer.dataplane_mut(turn), &self.place) {
-            let told = node::tell(dataplane, &self.table, &self.cluster, place);
-            self.shared.condition(Condition::Node, told.err().map(|error| with_causes(&error)));
+        self.tell_node(turn);
+        if let Some(dataplane) = self.writer.dataplane_mut(turn) {
+            let told = node::tell_clients(dataplane);
+            self.shared.condition(Condition::Clients, told.err().map(|error| with_causes(&error)));
         }
         let rules_stand = self.rules_stand();
         let Some(place) = &self.place else { return };
@@ -286,6 +303,16 @@ impl Worker {
 }
 
 impl Worker {
+    /// Makes the maps of the node true.
+    fn tell_node(&mut self, turn: &crate::migrate::Lock) {
+        let (Some(dataplane), Some(place)) = (self.writer.dataplane_mut(turn), &self.place) else { return };
+        let told = node::tell(dataplane, &self.table, &self.cluster, place);
+        let on_devices = !self.attached || self.devices > 0;
+        let troubles = told.as_ref().map(|local| node::dsr_troubles(dataplane.dsr(), &self.cluster, local, on_devices));
+        self.shared.condition(Condition::Dsr, troubles.ok().filter(|t| !t.is_empty()).map(|t| t.join("; ")));
+        self.shared.condition(Condition::Node, told.err().map(|error| with_causes(&error)));
+    }
+
     /// Sets what kube-proxy sets when it starts.
     fn set_sysctls(&self) {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -364,7 +391,7 @@ impl Worker {
             return;
         }
         if self.find_place() {
-            let everything = Touched { services: self.cluster.services().collect(), node: false };
+            let everything = Touched { services: self.cluster.services().collect(), ..Touched::default() };
             self.lift(everything);
         }
         if let Some(turn) = self.writer.turn(&self.shared) {

@@ -10,13 +10,13 @@ use super::status::{Condition, Shared};
 use super::table::{Address, LiveTable};
 use crate::capture::netlink::{Netlink, NetlinkError};
 use crate::dataplane::{
-    Attachment, Capacity, Dataplane, DataplaneError, Keeper, Mode, NodeDevice, OnDevices, Paths, XdpMode, node_devices,
-    served,
+    Attachment, Capacity, Dataplane, DataplaneError, Dsr, Keeper, Mode, NodeDevice, OnDevices, Paths, XdpMode,
+    node_devices, served,
 };
-use crate::error::with_causes;
+use crate::error::{Hinted as _, with_causes};
 use crate::inspect::kube::Place;
 use crate::migrate::{Holder, Lock, Store, StoreError};
-use crate::model::{Exposure, Frontend, FrontendKey};
+use crate::model::{BackendSelection, Exposure, Frontend, FrontendKey};
 
 /// The dataplane, and what it does not have yet.
 #[derive(Debug)]
@@ -24,8 +24,11 @@ pub(super) struct Writer {
     paths: Paths,
     store: Store,
     sizes: Sizes,
+    defaults: Defaults,
     dataplane: Option<Dataplane>,
     keeper: Option<Keeper>,
+    /// Devices whose drivers have run the short cut: what is new there is a repair.
+    short_cuts: BTreeSet<u32>,
     /// This process, as it last held the lock: if another did since, the maps may be otherwise than remembered.
     last: Option<Holder>,
     /// Addresses that the maps may have otherwise than the table.
@@ -48,6 +51,17 @@ pub struct Sizes {
     pub backends: Option<u32>,
     /// Slots.
     pub slots: Option<u32>,
+}
+
+/// How Services are served that do not say.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// How a backend is chosen.
+    pub selection: BackendSelection,
+    /// Slots of a Maglev table, of [`MAGLEV_SIZES`](crate::dataplane::MAGLEV_SIZES).
+    pub maglev_size: u32,
+    /// Whether backends on other nodes answer clients outside directly.
+    pub dsr: Dsr,
 }
 
 /// What is to be attached where.
@@ -145,13 +159,15 @@ pub(super) struct Repairs {
 }
 
 impl Writer {
-    pub(super) fn new(paths: Paths, state_dir: PathBuf, sizes: Sizes) -> Self {
+    pub(super) fn new(paths: Paths, state_dir: PathBuf, sizes: Sizes, defaults: Defaults) -> Self {
         Self {
             paths,
             store: Store::new(state_dir),
             sizes,
+            defaults,
             dataplane: None,
             keeper: None,
+            short_cuts: BTreeSet::new(),
             last: None,
             owed: BTreeSet::new(),
             all_owed: true,
@@ -174,7 +190,9 @@ impl Writer {
     pub(super) fn serves_already(&self, attach: &Attach) -> Result<bool, DataplaneError> {
         let found = match Dataplane::adopt(&self.paths) {
             // It is taken over when all objects are known, and can be asked then.
-            Err(DataplaneError::Layout { .. } | DataplaneError::Unfinished { .. }) => None,
+            Err(DataplaneError::Layout { .. } | DataplaneError::Unfinished { .. } | DataplaneError::Damaged { .. }) => {
+                None
+            }
             result => result?,
         };
         let Some(found) = found else { return Ok(false) };
@@ -233,7 +251,9 @@ impl Writer {
         shared: &Shared,
     ) -> Written {
         if self.dataplane.is_none() {
-            match self.open(table, place, stance, shared) {
+            let opened =
+                self.open(table, place, stance, shared).and_then(|found| found.map(|d| self.ready(d)).transpose());
+            match opened {
                 Ok(Some(dataplane)) => self.dataplane = Some(dataplane),
                 Ok(None) => return Written::Nothing,
                 Err(error) => return failed(&error, shared),
@@ -296,7 +316,12 @@ impl Writer {
         self.upgraded = true;
         // Where rules stand, their flows need room. Where they cannot be counted, attaching will say so.
         let carried = conntrack::carried(table).map_or(0, |carried| carried.len());
-        let computed = Capacity::for_table(&table.table(place)).with_flows(carried);
+        let whole = table.table(place);
+        let computed = Capacity::for_table(&whole).with_flows(carried);
+        let computed = match self.defaults.selection {
+            BackendSelection::Random => computed,
+            BackendSelection::Maglev => computed.with_maglev(&whole, self.defaults.maglev_size),
+        };
         let capacity = Capacity {
             frontends: self.sizes.frontends.unwrap_or(computed.frontends),
             backends: self.sizes.backends.unwrap_or(computed.backends),
@@ -322,6 +347,13 @@ impl Writer {
         }
     }
 
+    /// What was opened, told how Services are served that do not say: before the table is written, which depends on it.
+    fn ready(&self, mut dataplane: Dataplane) -> Result<Dataplane, DataplaneError> {
+        dataplane.set_selection(self.defaults.selection, self.defaults.maglev_size)?;
+        dataplane.set_dsr(self.defaults.dsr)?;
+        Ok(dataplane)
+    }
+
     /// Attaches what is to be attached and lets it serve; what was pinned or attached before and is no longer, is so again.
     ///
     /// Beside standing rules nothing serves before the flows of datagrams that the rules carry are known: as in a migration,
@@ -336,7 +368,7 @@ impl Writer {
         dataplane.set_rules_gone(!wanted.rules_stand)?;
         dataplane.forget_yields()?;
         match wanted.stance {
-            Stance::Alone => serve(dataplane, wanted, &mut repairs)?,
+            Stance::Alone => serve(dataplane, wanted, &mut self.short_cuts, &mut repairs)?,
             Stance::Migrating => keep(dataplane, wanted, &mut repairs)?,
         }
         Ok(repairs)
@@ -355,7 +387,12 @@ fn serves(dataplane: &Dataplane, attach: &Attach) -> Result<bool, DataplaneError
 }
 
 /// Nobody else decides: all that is wanted is attached, and serves.
-fn serve(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -> Result<(), AttachError> {
+fn serve(
+    dataplane: &mut Dataplane,
+    wanted: &Wanted<'_>,
+    short_cuts: &mut BTreeSet<u32>,
+    repairs: &mut Repairs,
+) -> Result<(), AttachError> {
     let attach = wanted.attach;
     let mode = dataplane.mode()?;
     dataplane.set_yield_time(wanted.udp_time)?;
@@ -381,7 +418,7 @@ fn serve(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) 
         }
         let on = dataplane.attach_devices(|d| attach.devices.packets(d), |d| has_pods(wanted.place, d))?;
         note(on, |device| before.contains(&device.index), repairs);
-        short_cut(dataplane, attach, repairs)?;
+        short_cut(dataplane, attach, short_cuts, repairs)?;
     } else if !dataplane.device_numbers()?.is_empty() {
         dataplane.detach_devices()?;
         tracing::warn!("the packet path is detached: --paths does not name it");
@@ -411,7 +448,12 @@ fn keep(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -
     Ok(())
 }
 
-fn short_cut(dataplane: &mut Dataplane, attach: &Attach, repairs: &mut Repairs) -> Result<(), DataplaneError> {
+fn short_cut(
+    dataplane: &mut Dataplane,
+    attach: &Attach,
+    had: &mut BTreeSet<u32>,
+    repairs: &mut Repairs,
+) -> Result<(), DataplaneError> {
     let mode = match attach.xdp {
         // With none wanted, one that an earlier agent has left goes.
         Xdp::Off if !dataplane.has_short_cuts()? => return Ok(()),
@@ -419,9 +461,14 @@ fn short_cut(dataplane: &mut Dataplane, attach: &Attach, repairs: &mut Repairs) 
         Xdp::Generic => XdpMode::Generic,
     };
     let on = dataplane.attach_xdp(|d| attach.xdp != Xdp::Off && attach.xdp_devices.short_cut(d), mode)?;
-    for (device, _) in on.new {
-        tracing::info!("the driver of {} runs the short cut", device.name);
+    for (device, programs) in on.new {
+        if had.contains(&device.index) {
+            repairs.devices.push((device, programs));
+        } else {
+            tracing::info!("{} runs the short cut", device.name);
+        }
     }
+    *had = on.devices.iter().map(|device| device.index).collect();
     for (device, error) in on.troubles {
         if attach.xdp == Xdp::Auto {
             tracing::debug!("no short cut: {}: {}", device.name, with_causes(&error));
@@ -509,7 +556,8 @@ fn failed(error: &DataplaneError, shared: &Shared) -> Written {
         DataplaneError::Map { map, .. } => (Condition::MapWrite, *map),
         _ => (Condition::MapWrite, ""),
     };
-    shared.condition(condition, Some(with_causes(error)));
+    let text = std::iter::once(with_causes(error)).chain(error.hints()).collect::<Vec<_>>().join("; hint: ");
+    shared.condition(condition, Some(text));
     shared.metrics.write_failures.get_or_create(&super::metrics::label("map", map)).inc();
     Written::Later
 }

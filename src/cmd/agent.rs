@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, migrate::duration};
-use crate::agent::{self, Attach, Devices, Options, Sizes, Xdp};
-use crate::dataplane::Paths;
+use crate::agent::{self, Attach, Defaults, Devices, Options, Sizes, Xdp};
+use crate::dataplane::{Dsr, MAGLEV_SIZE, MAGLEV_SIZES, Paths};
 use crate::inspect::kube::{ConfigError, ConfigSources, KubeError, ProxyConfig, Text};
+use crate::model::BackendSelection;
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
@@ -18,6 +19,9 @@ Examples:
   From outside the cluster, with other ports than a kube-proxy that still runs
     $ kpx agent -v --kubeconfig admin.conf --node-name node-a \\
         --health-address 0.0.0.0:11256 --metrics-address 127.0.0.1:11249
+
+  Let the nodes of backends answer clients outside themselves, for Services that ask for it
+    $ kpx agent -v --dsr annotated
 
   Leave some devices alone, and let drivers forward where they can
     $ kpx agent -v --devices '!docker*,!virbr*' --xdp auto
@@ -52,6 +56,22 @@ pub struct Args {
     /// Devices for --xdp, by names as for --devices [default: hardware]
     #[arg(long, value_name = "NAME,…", default_value = "", hide_default_value = true)]
     xdp_devices: Devices,
+    /// For which Services backends on other nodes answer clients outside directly
+    ///
+    /// Direct server return, where externalTrafficPolicy is Cluster. All agents of the cluster get the same; then each node
+    /// that may answer gets the label kpx.dev/dsr=true. The network must let answers go another way than requests, and pass IP
+    /// in IP between nodes.
+    #[arg(long, value_name = "SERVICES", default_value = "off")]
+    dsr: DirectReturn,
+    /// How a backend is chosen for Services that do not say
+    ///
+    /// Those with the annotation kpx.dev/backend-selection do. All agents of the cluster get the same.
+    #[arg(long, value_name = "HOW", default_value = "random")]
+    backend_selection: Choice,
+    /// Slots of a Maglev table, 4 bytes each: a hundred times as many as the largest Service has backends. All agents of the
+    /// cluster get the same
+    #[arg(long, value_name = "SLOTS", default_value_t = MAGLEV_SIZE, value_parser = maglev_size, hide_short_help = true)]
+    maglev_size: u32,
     /// Where the node's sysctls are, if /proc/sys cannot be written
     #[arg(long, value_name = "DIR", default_value = "/proc/sys")]
     proc_sys: PathBuf,
@@ -59,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     interval: Duration,
     /// Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots
-    #[arg(long, value_name = "NAME=N", value_parser = map_size)]
+    #[arg(long, value_name = "NAME=N", value_parser = map_size, hide_short_help = true)]
     map_size: Vec<MapSize>,
 }
 
@@ -70,6 +90,35 @@ enum ServeBy {
     Sockets,
     /// Programs on network devices
     Packets,
+}
+
+/// Which Services are answered directly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DirectReturn {
+    /// None
+    Off,
+    /// Those with the annotation kpx.dev/forwarding-mode: dsr
+    Annotated,
+    /// All but those with the annotation kpx.dev/forwarding-mode: snat
+    All,
+}
+
+/// How a backend is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    /// By chance
+    Random,
+    /// By a hash of the connection, the same on every node
+    Maglev,
+}
+
+/// The number is no size of a Maglev table.
+#[derive(Debug, thiserror::Error)]
+#[error("give one of {}", MAGLEV_SIZES.map(|size| size.to_string()).join(", "))]
+struct NoMaglevSize;
+
+fn maglev_size(text: &str) -> Result<u32, NoMaglevSize> {
+    text.parse().ok().filter(|size| MAGLEV_SIZES.contains(size)).ok_or(NoMaglevSize)
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +149,10 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     if globals.from.is_some() || globals.services_from.is_some() {
         return Err(Failure::usage("the agent serves a live node: leave out --from and --services-from"));
     }
+    let packets = args.paths.contains(&ServeBy::Packets);
+    if args.dsr != DirectReturn::Off && !packets {
+        return Err(Failure::usage("--dsr needs the packet path: --paths sockets,packets"));
+    }
     let config = config(args, &globals.kube_proxy_flag)?;
     let node_name = match (&globals.node_name, &config.hostname_override.value) {
         (Some(name), _) => name.to_lowercase(),
@@ -122,10 +175,22 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
         sizes,
         attach: Attach {
             sockets: args.paths.contains(&ServeBy::Sockets),
-            packets: args.paths.contains(&ServeBy::Packets),
+            packets,
             devices: args.devices.clone(),
             xdp: args.xdp,
             xdp_devices: args.xdp_devices.clone(),
+        },
+        defaults: Defaults {
+            selection: match args.backend_selection {
+                Choice::Random => BackendSelection::Random,
+                Choice::Maglev => BackendSelection::Maglev,
+            },
+            maglev_size: args.maglev_size,
+            dsr: match args.dsr {
+                DirectReturn::Off => Dsr::Off,
+                DirectReturn::Annotated => Dsr::Asked,
+                DirectReturn::All => Dsr::All,
+            },
         },
         proc_sys: args.proc_sys.clone(),
         interval: args.interval,

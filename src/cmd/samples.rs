@@ -37,6 +37,7 @@ pub(super) fn frontend(exposure: Exposure, ip: &str, port: u16, name: Option<(&s
         masquerade: Masquerade::OffCluster,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::Rule { family: Family::V4, table: "nat".into(), chain: "KUBE-SERVICES".into(), number: 7 },
     }
 }

@@ -247,7 +247,14 @@ impl Hinted for DataplaneError {
                 "or give the node back to kube-proxy and begin anew: kpx migrate rollback".to_owned(),
             ],
             Self::Parse { .. } => line("install kpx again"),
-            Self::Damaged { .. } => line("roll back: kpx migrate rollback"),
+            Self::Damaged { pins, .. } => vec![
+                "pin again what attached programs tell of: kpx agent".to_owned(),
+                "roll back, if a migration is open: kpx migrate rollback".to_owned(),
+                format!(
+                    "else take all of it away, which ends the flows that it carries, and begin anew: rm -r {}",
+                    pins.display()
+                ),
+            ],
             Self::OtherCgroup { .. } => line("name the cgroup it was installed for: --cgroup PATH"),
             Self::Full(full) if full.map == kpx_abi::map_name::YIELD => line(
                 "more UDP flows to Services are open than there is room for: see `conntrack -L -p udp`, try again when there are fewer",

@@ -11,6 +11,18 @@ pub const SIZES: [u32; 10] = [251, 509, 1021, 2039, 4093, 8191, 16_381, 32_749, 
 /// Size of a table unless another is asked for.
 pub const DEFAULT_SIZE: u32 = 16_381;
 
+/// How the maps' configuration numbers a size: 0 is the usual one, as is any that is not of [`SIZES`].
+pub(super) fn number(size: u32) -> u32 {
+    let place = SIZES.iter().position(|known| *known == size && size != DEFAULT_SIZE);
+    place.and_then(|place| u32::try_from(place + 1).ok()).unwrap_or(0)
+}
+
+/// The size of a number.
+pub(super) fn size(number: u32) -> u32 {
+    let place = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+    place.and_then(|place| SIZES.get(place)).copied().unwrap_or(DEFAULT_SIZE)
+}
+
 /// The backend of each slot; `size` is one of [`SIZES`]. No backend makes no table.
 ///
 /// In turns, each backend takes the next slot of its own order that is free, as many of them as its weight says: a

@@ -196,8 +196,8 @@ mod tests {
     use super::super::{Capacity, Paths, load};
     use super::*;
     use crate::model::{
-        Backend as ModelBackend, BackendSelection, Exposure, Frontend as ModelFrontend, FrontendKey as ModelKey,
-        Masquerade, Origin, Policy, Protocol,
+        Backend as ModelBackend, Exposure, Frontend as ModelFrontend, FrontendKey as ModelKey, Masquerade, Origin,
+        Policy, Protocol,
     };
 
     fn frontend(n: u8) -> ModelFrontend {
@@ -221,6 +221,7 @@ mod tests {
             masquerade: Masquerade::OffCluster,
             no_backends: None,
             selection: None,
+            forwarding: None,
             origin: Origin::MapEntry { map: "test", id: 0 },
         }
     }
@@ -236,7 +237,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
         let frontends: Vec<_> = (0..200).map(frontend).collect();
-        let node = Node { pods: [true; 2], selection: BackendSelection::Random, maglev_size: 251, direct: false };
+        let node = Node { pods: [true; 2], maglev_size: 251, ..Node::default() };
         let wanted = Wanted::of(&frontends, &node);
         let results: Vec<_> = [true, false]
             .into_iter()

@@ -7,6 +7,7 @@ mod ask;
 mod attach;
 mod counters;
 mod devices;
+mod direct;
 mod entries;
 mod environment;
 mod error;
@@ -25,6 +26,7 @@ mod maps;
 mod packet;
 mod pins;
 mod reconcile;
+mod recover;
 mod served;
 mod upgrade;
 
@@ -38,6 +40,7 @@ pub use ask::{Answer, Asked, Fate};
 pub use attach::XdpMode;
 pub use counters::{Counters, ServiceCounters};
 pub use devices::{NodeDevice, read as node_devices};
+pub use direct::{DSR_NEEDS, Dsr};
 pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses};
 pub use error::DataplaneError;
 pub use flows::FlowId;
@@ -55,7 +58,7 @@ pub use served::{NotServed, Served, served, served_at_sockets};
 pub use upgrade::Upgrade;
 
 use crate::inspect::bpf::sys;
-use crate::model::{BackendSelection, Detector, Family, Frontend, FrontendKey, ServiceTable};
+use crate::model::{BackendSelection, Detector, Family, Frontend, FrontendKey, Policy, ServiceTable};
 use maps::Maps;
 use pins::Pinned;
 use reconcile::{Image, Node, Planner, Wanted, key_of};
@@ -77,7 +80,7 @@ pub struct Capacity {
     pub yields: u32,
     /// Addresses of the node and of ClusterIPs.
     pub addresses: u32,
-    /// Networks of pods and of ClusterIPs.
+    /// Networks of pods, of ClusterIPs, and of each node whose backends answer directly; takes memory only as they come.
     pub networks: u32,
     /// Source ranges of all Services.
     pub sources: u32,
@@ -103,7 +106,7 @@ impl Default for Capacity {
             slots: 32_768,
             yields: 32_768,
             addresses: 8192,
-            networks: 256,
+            networks: 16_384,
             sources: 4096,
             clients: 4096,
             affinity: 65_536,
@@ -138,6 +141,23 @@ impl Capacity {
             addresses: roomy(frontends, least.addresses),
             ..least
         }
+    }
+
+    /// The same with room for Maglev tables of this size for every Service port of the table that does not say how its backends
+    /// are chosen: each may have two lists, and is written anew before the old tables are free.
+    #[must_use]
+    pub fn with_maglev(self, table: &ServiceTable, size: u32) -> Self {
+        let silent = table.frontends().iter().filter(|f| f.selection.is_none() && served(f).is_ok());
+        let ports: HashSet<_> = silent
+            .map(|f| {
+                let lists = 1 + u32::from(f.policy() == Policy::Local && f.key.exposure.is_external());
+                let alone = f.service.is_none().then_some(f.key);
+                (&f.service, &f.port_name, f.key.protocol, Family::of(f.key.ip), alone, lists)
+            })
+            .collect();
+        let slots = ports.iter().fold(0_u32, |sum, port| sum.saturating_add(port.5.saturating_mul(size)));
+        let roomy = slots.saturating_add(slots / 2).min(u32::MAX / 4);
+        Self { slots: self.slots.saturating_add(roomy), ..self }
     }
 
     /// The same with room for twice as many UDP flows of the kernel as there are now, where that is more.
@@ -197,7 +217,8 @@ impl Dataplane {
     ///
     /// One that an older kpx pinned is brought to this one's programs and layout first: at no moment is anything that was
     /// attached without a program, and where the kernel refuses the new programs the old ones stay. What an installation or
-    /// upgrade that was killed left behind is taken away or finished. A new dataplane is in mode [`Mode::Off`].
+    /// upgrade that was killed left behind is taken away or finished. Pins that are gone while programs are attached are made
+    /// again where these tell what was pinned. A new dataplane is in mode [`Mode::Off`].
     pub fn install(paths: &Paths, capacity: &Capacity) -> Result<Self, DataplaneError> {
         paths.check_bpffs()?;
         paths.open_cgroup()?;
@@ -226,7 +247,7 @@ impl Dataplane {
     pub fn adopt(paths: &Paths) -> Result<Option<Self>, DataplaneError> {
         match paths.look()? {
             Pinned::Nothing | Pinned::Remains => Ok(None),
-            Pinned::Damaged(missing) => Err(DataplaneError::Damaged { pins: paths.pins.clone(), missing }),
+            Pinned::Damaged(missing) => Err(missing.error(paths)),
             Pinned::Older(found) => Err(DataplaneError::Layout {
                 pins: paths.pins.clone(),
                 found: format!("layout {found}"),
@@ -256,9 +277,17 @@ impl Dataplane {
         let planner = Planner::adopt(&image, now());
         let node = Node {
             pods: [config.options.has(Options::PODS_V4), config.options.has(Options::PODS_V6)],
-            selection: BackendSelection::default(),
-            maglev_size: maglev::DEFAULT_SIZE,
-            direct: config.options.has(Options::DSR),
+            selection: if config.options.has(Options::MAGLEV) {
+                BackendSelection::Maglev
+            } else {
+                BackendSelection::Random
+            },
+            maglev_size: maglev::size(config.options.maglev_size()),
+            dsr: match (config.options.has(Options::DSR), config.options.has(Options::DSR_ASKED)) {
+                (false, _) => Dsr::Off,
+                (true, true) => Dsr::Asked,
+                (true, false) => Dsr::All,
+            },
         };
         Ok(Self { paths: paths.clone(), maps, image, planner, node, upgraded: None })
     }
@@ -269,24 +298,29 @@ impl Dataplane {
     }
 
     /// How a backend is chosen for frontends that do not say, and how many slots a Maglev table has, of
-    /// [`MAGLEV_SIZES`]. The next [`Self::fill`] puts it into force.
-    pub const fn set_selection(&mut self, selection: BackendSelection, maglev_size: u32) {
+    /// [`MAGLEV_SIZES`]. The next [`Self::fill`] puts it into force; whoever takes the maps up keeps to it.
+    pub fn set_selection(&mut self, selection: BackendSelection, maglev_size: u32) -> Result<(), DataplaneError> {
         self.node.selection = selection;
         self.node.maglev_size = maglev_size;
+        let number = maglev::number(maglev_size);
+        let is_maglev = selection == BackendSelection::Maglev;
+        self.set_options(|options| options.with(Options::MAGLEV, is_maglev).with_maglev_size(number))
     }
 
-    /// Whether clients outside are answered directly by the nodes that their backends are on (direct server return): flows
+    /// Which clients outside are answered directly by the nodes that their backends are on (direct server return): flows
     /// to backends on [`NetworkFlags::DIRECT`] networks are announced to their nodes, and flows that other nodes announce
     /// from [`AddressFlags::NODE`] addresses are taken. Flows that are open stay as they are. Frontends follow with
-    /// the next [`Self::fill`].
-    pub fn set_dsr(&mut self, on: bool) -> Result<(), DataplaneError> {
-        self.node.direct = on;
-        self.set_options(|options| options.with(Options::DSR, on))
+    /// the next [`Self::fill`]; whoever takes the maps up keeps to it.
+    pub fn set_dsr(&mut self, dsr: Dsr) -> Result<(), DataplaneError> {
+        self.node.dsr = dsr;
+        self.set_options(|options| {
+            options.with(Options::DSR, dsr != Dsr::Off).with(Options::DSR_ASKED, dsr == Dsr::Asked)
+        })
     }
 
-    /// Whether clients outside are answered directly.
-    pub fn dsr(&self) -> Result<bool, DataplaneError> {
-        Ok(self.maps.config()?.options.has(Options::DSR))
+    /// Which clients outside are answered directly.
+    pub const fn dsr(&self) -> Dsr {
+        self.node.dsr
     }
 
     /// Makes the maps serve what can be served of this table (see [`Served::of`]), and nothing else.

@@ -112,6 +112,24 @@ struct Found {
     links: Vec<String>,
 }
 
+/// Names of pins that should be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Of maps.
+    pub(super) maps: Vec<String>,
+    /// Of programs.
+    pub(super) programs: Vec<String>,
+}
+
+impl Missing {
+    /// What to say of it.
+    pub(super) fn error(&self, paths: &Paths) -> DataplaneError {
+        let maps = self.maps.iter().map(|name| format!("map {name}"));
+        let programs = self.programs.iter().map(|name| format!("program {name}"));
+        DataplaneError::Damaged { pins: paths.pins.clone(), missing: maps.chain(programs).collect() }
+    }
+}
+
 /// What is pinned in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Pinned {
@@ -120,7 +138,7 @@ pub(super) enum Pinned {
     /// The remains of an installation or removal that ended half-way; nothing is attached.
     Remains,
     /// Something is attached, and these pins are missing.
-    Damaged(Vec<String>),
+    Damaged(Missing),
     /// All maps and programs.
     Complete,
     /// A dataplane of an older layout, this one.
@@ -140,9 +158,9 @@ impl Found {
         let maps = kpx_abi::map_name::ALL.into_iter().filter(|name| lacks(&self.maps, name));
         let names = HOOKS.iter().map(|hook| hook.program).chain(PACKET_HOOKS.iter().map(|hook| hook.program));
         let programs = names.filter(|name| lacks(&self.programs, name));
-        let missing: Vec<String> =
-            maps.map(|name| format!("map {name}")).chain(programs.map(|name| format!("program {name}"))).collect();
-        match (missing.is_empty(), self.links.is_empty()) {
+        let missing =
+            Missing { maps: maps.map(str::to_owned).collect(), programs: programs.map(str::to_owned).collect() };
+        match (missing.maps.is_empty() && missing.programs.is_empty(), self.links.is_empty()) {
             (true, _) => Pinned::Complete,
             (false, true) => Pinned::Remains,
             (false, false) => Pinned::Damaged(missing),
@@ -175,7 +193,8 @@ mod tests {
         assert_eq!(found(maps, all, 0), Pinned::Complete);
         assert_eq!(found(maps, all, 3), Pinned::Complete);
         let last = kpx_abi::map_name::ALL[maps - 1];
-        assert_eq!(found(maps - 1, all, 3), Pinned::Damaged(vec![format!("map {last}")]));
+        let missing = Missing { maps: vec![last.to_owned()], programs: Vec::new() };
+        assert_eq!(found(maps - 1, all, 3), Pinned::Damaged(missing));
     }
 
     #[test]

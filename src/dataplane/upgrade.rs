@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::DataplaneError;
 use super::load::{self, gone};
 use super::pins::{Paths, Pinned};
-use super::{Capacity, layouts, links, packet};
+use super::{Capacity, layouts, links, packet, recover};
 use crate::inspect::bpf::sys;
 
 /// How the name of a mark begins: an empty directory that says of which layout the pins are, and which object the programs
@@ -89,14 +89,22 @@ pub(super) fn upgrade(
         replace_pins(paths, before)?;
         found = paths.look()?;
     }
+    if matches!(found, Pinned::Damaged(_)) {
+        recover::maps(paths)?;
+        found = paths.look()?;
+    }
+    let lacks_programs = matches!(found, Pinned::Damaged(_));
     let from = match found {
-        Pinned::Complete => LAYOUT_VERSION,
+        // A map that no attached program uses may hold flows all the same, of programs on devices without links.
+        Pinned::Damaged(missing) if !missing.maps.is_empty() => return Err(missing.error(paths)),
+        // Programs alone are made anew, as by an upgrade.
+        Pinned::Complete | Pinned::Damaged(_) => LAYOUT_VERSION,
         Pinned::Older(version) => version,
         Pinned::Newer(version) => return Err(newer(paths, version)),
         // Nothing to upgrade; an installation sees to it.
-        Pinned::Nothing | Pinned::Remains | Pinned::Damaged(_) | Pinned::Replacing => return Ok(None),
+        Pinned::Nothing | Pinned::Remains | Pinned::Replacing => return Ok(None),
     };
-    if from == LAYOUT_VERSION && is_marked(paths, object) {
+    if from == LAYOUT_VERSION && is_marked(paths, object) && !lacks_programs {
         // Links can have programs of an upgrade that a newer kpx began and did not come through with.
         renew(paths, paths, before)?;
         return Ok(None);

@@ -1,6 +1,6 @@
 //! From a survey to a plan. Pure: what is not in the survey does not count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::gates::describe_hook;
@@ -11,8 +11,8 @@ use super::plan::{
 use super::session::facts;
 use super::steps;
 use super::survey::{Rules, Survey};
-use crate::dataplane::{Position, Served, served_at_sockets};
-use crate::model::{Difference, Exposure, Frontend, FrontendView, ServiceTable, diff};
+use crate::dataplane::{DSR_NEEDS, Position, Served, served_at_sockets};
+use crate::model::{Difference, Exposure, ForwardingMode, Frontend, FrontendView, ServiceTable, diff};
 
 /// Makes the plan of a surveyed node.
 pub fn plan(survey: &Survey) -> Plan {
@@ -339,6 +339,22 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
         let harmless = conflicts(&api.table, |group| !group.iter().any(|f| blocks(f)));
         if !harmless.is_empty() {
             warn("addresses claimed more than once; they stay with the rules".into(), first_few(harmless, "addresses"));
+        }
+        let direct: BTreeSet<String> = api
+            .table
+            .frontends()
+            .iter()
+            .filter(|f| f.forwarding == Some(ForwardingMode::Dsr))
+            .filter_map(|f| f.service.as_ref().map(ToString::to_string))
+            .collect();
+        if !direct.is_empty() {
+            let names = first_few(direct.into_iter().collect(), "Services");
+            warn(
+                "Services with kpx.dev/forwarding-mode: dsr: it has no effect before kpx agent --dsr, and the network must \
+                 then allow"
+                    .into(),
+                names.into_iter().chain(DSR_NEEDS.map(|need| format!("needed: {need}"))).collect(),
+            );
         }
         if !api.notices.is_empty() {
             warn("remarks on the API objects".into(), first_few(api.notices.clone(), "remarks"));

@@ -25,6 +25,7 @@ fn frontend(name: &str, ip: &str, exposure: Exposure, backend: &str) -> Frontend
         masquerade: Masquerade::OffCluster,
         no_backends: None,
         selection: None,
+        forwarding: None,
         origin: Origin::Object {
             kind: "Service",
             name: ServiceName { namespace: "shop".into(), name: name.into() },
@@ -287,4 +288,26 @@ fn a_snapshot_says_what_was_not_looked_at() {
     assert_eq!(plan.blockers, []);
     assert!(plan.warnings[0].text.contains("snapshot"));
     assert!(plan.warnings[1].text.contains("does not answer"));
+}
+
+#[test]
+fn what_direct_server_return_asks_of_the_network_is_said() {
+    let direct = || {
+        let vip = Frontend {
+            forwarding: Some(ForwardingMode::Dsr),
+            ..frontend("web", "192.0.2.1", Exposure::LoadBalancer, "10.244.1.2")
+        };
+        table(vec![frontend("web", "10.96.0.1", Exposure::ClusterIp, "10.244.1.2"), vip])
+    };
+    let mut survey = survey();
+    survey.api = Ok(Lifted { table: direct(), notices: vec![] });
+    // Rules know nothing of it, which is no difference.
+    rules(&mut survey).table =
+        table(direct().frontends().iter().map(|frontend| Frontend { forwarding: None, ..frontend.clone() }).collect());
+    let asks = plan(&survey);
+    assert_eq!(asks.blockers, []);
+    let warning = asks.warnings.iter().find(|w| w.text.contains("kpx agent --dsr")).unwrap();
+    assert_eq!(warning.details[0], "shop/web");
+    assert!(warning.details.iter().any(|detail| detail.contains("protocols 4 and 41")));
+    assert!(!plan(&self::survey()).warnings.iter().any(|w| w.text.contains("dsr")));
 }

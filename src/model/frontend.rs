@@ -282,6 +282,18 @@ pub enum BackendSelection {
     Maglev,
 }
 
+/// How clients outside reach a backend on another node, where the policy is Cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardingMode {
+    /// The backend sees an address of the node that the client sent to, and answers go back by way of that.
+    #[default]
+    Snat,
+    /// The backend sees the client, and its node answers the client itself (direct server return). Rules cannot do that, so it
+    /// is no difference from them: the client talks to the same backend by the same address.
+    Dsr,
+}
+
 /// Where an entry was read, so that every statement can be traced to a line the operator can see.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
@@ -370,6 +382,8 @@ pub struct Frontend {
     pub no_backends: Option<NoBackends>,
     /// How a backend is chosen; `None`: as the node chooses in general.
     pub selection: Option<BackendSelection>,
+    /// How clients outside reach backends on other nodes; `None`: as the node does in general.
+    pub forwarding: Option<ForwardingMode>,
     /// Where it was read.
     pub origin: Origin,
 }

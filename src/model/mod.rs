@@ -10,8 +10,8 @@ mod view;
 
 pub use diff::{Difference, FieldDifference, Side, diff};
 pub use frontend::{
-    Backend, BackendSelection, BackendState, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Origin,
-    Policy, Protocol, ServiceName,
+    Backend, BackendSelection, BackendState, Exposure, Family, ForwardingMode, Frontend, FrontendKey, Masquerade,
+    NoBackends, Origin, Policy, Protocol, ServiceName,
 };
 pub use names::join_names;
 pub use select::{KubeVersion, Semantics};

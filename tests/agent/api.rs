@@ -53,9 +53,18 @@ pub(crate) struct Api {
 impl Api {
     /// Starts it in the network namespace of this thread.
     pub(crate) fn start() -> Self {
+        Self::serve(Arc::default())
+    }
+
+    /// The same server in the network namespace of this thread, too.
+    pub(crate) fn here(&self) -> Self {
+        Self::serve(Arc::clone(&self.state))
+    }
+
+    fn serve(state: Arc<Mutex<State>>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address is free");
         listener.set_nonblocking(true).expect("it can be");
-        let api = Self { address: listener.local_addr().expect("it is bound"), state: Arc::default() };
+        let api = Self { address: listener.local_addr().expect("it is bound"), state };
         let state = Arc::clone(&api.state);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

@@ -1,11 +1,15 @@
 //! What still leads to backends that have gone is ended, and nothing else.
 
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::Child;
+use std::time::Duration;
 
 use kpx::capture::command;
 
 use super::api::{service, slice};
-use super::rig::Rig;
+use super::devices::ip;
+use super::rig::{Rig, health};
 use crate::dataplane::ground::Ground;
 use crate::dataplane::server::Server;
 
@@ -73,13 +77,117 @@ fn connections_end_with_their_endpoint_and_not_before() {
         leaving["endpoints"][0]["conditions"] = serde_json::json!({ "ready": false, "serving": false });
         rig.api.put(leaving);
         rig.until("no backend", || rig.backends().is_empty());
-        std::thread::sleep(std::time::Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(3));
         assert!(by_service.try_wait().expect("a child").is_none(), "an endpoint that is not ready may finish");
         rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.2"]));
         rig.until("the connection ends", || by_service.try_wait().expect("a child").is_some());
         assert!(direct.try_wait().expect("a child").is_none(), "nobody has translated this one");
         direct.kill().expect("it can be killed");
         direct.wait().expect("it ends");
+    });
+}
+
+/// A client in the cgroup that holds all the connections it has made, and the server's ends of them.
+struct Held<'a> {
+    listener: &'a TcpListener,
+    client: Child,
+}
+
+impl<'a> Held<'a> {
+    fn start(ground: &Ground, listener: &'a TcpListener) -> Self {
+        let cgroup = ground.paths.cgroup.join("cgroup.procs");
+        let line = format!(
+            "echo $$ > {}; ulimit -n 65536; while read; do exec {{n}}<>/dev/tcp/10.96.0.10/80; done; exec sleep infinity",
+            cgroup.display()
+        );
+        Self { listener, client: command::start("bash", ["-c", &line]).expect("bash starts") }
+    }
+
+    /// Connects until it gets this backend.
+    fn connect(&mut self, backend: &str) -> TcpStream {
+        for _ in 0..5000 {
+            writeln!(self.client.stdin.as_mut().expect("piped")).expect("bash listens");
+            let (stream, _) = self.listener.accept().expect("it connects");
+            if stream.local_addr().expect("it is connected").ip().to_string() == backend {
+                stream.set_nonblocking(true).expect("it can be");
+                return stream;
+            }
+            // The change may be on its way.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("{backend} is never chosen");
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+/// Whether the client has its end of a connection still: it says nothing, and says goodbye when it is made to.
+fn lives(mut stream: &TcpStream) -> bool {
+    stream.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// A look is made a second after the change that it is made for; what has come meanwhile is judged by what there is then.
+#[test]
+fn connections_to_endpoints_that_have_just_come_live() {
+    Ground::with(|ground| {
+        let listener = TcpListener::bind("0.0.0.0:8080").expect("the port is free");
+        let rig = Rig::new(ground);
+        rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+        let leaving: Vec<String> = (1..10).map(|n| format!("127.0.0.{n}")).collect();
+        let leaving: Vec<&str> = leaving.iter().map(String::as_str).collect();
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &leaving));
+        let _agent = rig.start();
+        rig.until_healthy();
+        let mut held = Held::start(ground, &listener);
+        let (mut comers, mut lasting) = (Vec::new(), Vec::new());
+        for n in 1..leaving.len() {
+            let leaves = held.connect(leaving[n - 1]);
+            // One goes, which is what a look is made for, and at once another comes.
+            rig.api.put(slice("web", "web-1", 8080, "TCP", &leaving[n..]));
+            let comer = format!("127.0.1.{n}");
+            comers.push(comer.clone());
+            let all: Vec<&str> = comers.iter().map(String::as_str).collect();
+            rig.api.put(slice("web", "web-2", 8080, "TCP", &all));
+            lasting.push((comer.clone(), held.connect(&comer)));
+            rig.until("the connection ends", || !lives(&leaves));
+        }
+        for (comer, stream) in &lasting {
+            assert!(lives(stream), "{comer}: {}", rig.log());
+        }
+    });
+}
+
+/// Without pins nobody knows which sockets the hooks have connected: the look is made again when they are there.
+#[test]
+fn a_look_that_fails_is_made_again() {
+    Ground::with(|ground| {
+        let listener = TcpListener::bind("0.0.0.0:8080").expect("the port is free");
+        // It looks after pins when it is woken, and not before.
+        let rig = Rig::new(ground).looking_every("1h");
+        rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1", "127.0.0.2"]));
+        let _agent = rig.start();
+        rig.until_healthy();
+        let mut held = Held::start(ground, &listener);
+        let leaves = held.connect("127.0.0.2");
+        let peers = ground.paths.pins.join("maps/kpx_peers");
+        fs_err::remove_file(&peers).expect("removed");
+        // Something in its place, so that the agent does not pin it again at once.
+        fs_err::create_dir(&peers).expect("created");
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1"]));
+        let condition = || health("/healthz").map(|(_, body)| body["conditions"]["Cleanup"].is_string());
+        rig.until("it is told", || condition() == Some(true));
+        assert!(lives(&leaves));
+        fs_err::remove_dir(&peers).expect("removed");
+        ip("addr add 10.2.0.77/24 dev kpx0");
+        rig.until("the pin is back", || peers.exists());
+        rig.until("the connection ends", || !lives(&leaves));
+        rig.until("it is over", || condition() == Some(false));
     });
 }
 

@@ -1,6 +1,10 @@
 //! The maps follow the objects, whatever becomes of the API server and of the agent.
 
+use std::collections::BTreeMap;
+
 use kpx::capture::command;
+use kpx::dataplane::Dataplane;
+use kpx::model::Frontend;
 use serde_json::json;
 
 use super::api::{service, slice};
@@ -211,5 +215,51 @@ fn an_annotation_that_means_nothing_is_named_and_its_service_served() {
         assert!(rig.log().contains("kpx.dev/backend-selection"));
         rig.api.put(service("odd", "10.96.0.14", 80, "TCP"));
         rig.until("nothing is wrong", || health("/healthz").is_some_and(|(_, body)| body["conditions"] == json!({})));
+    });
+}
+
+/// The frontends in the maps by their last address byte: whether a Maglev table chooses their backends, and how many slots
+/// they have.
+fn selections(rig: &Rig<'_>) -> BTreeMap<u64, (bool, u64)> {
+    let number = |value: &serde_json::Value| value.as_u64().expect("a number");
+    let frontends = rig.dump("kpx_frontends");
+    let values = frontends.iter().map(|entry| &entry["formatted"]["value"]);
+    let used = values.filter(|value| number(&value["key"]["port"]) != 0);
+    used.map(|value| {
+        let flags = value["flags"].as_u64().or_else(|| value["flags"]["__0"].as_u64()).expect("flags");
+        // `Flags::MAGLEV`.
+        (number(&value["key"]["addr"][15]), (flags & 1 << 8 != 0, number(&value["cluster"]["count"])))
+    })
+    .collect()
+}
+
+#[test]
+fn services_that_do_not_say_are_served_as_the_cluster_is() {
+    Ground::with(|ground| {
+        let rig = Rig::new(ground).with("--backend-selection maglev --maglev-size 509");
+        for (name, address, annotation) in
+            [("a", "10.96.0.10", None), ("b", "10.96.0.11", Some("random")), ("c", "10.96.0.12", Some("maglev"))]
+        {
+            let mut one = service(name, address, 80, "TCP");
+            if let Some(value) = annotation {
+                one["metadata"]["annotations"] = json!({ "kpx.dev/backend-selection": value });
+            }
+            rig.api.put(one);
+            rig.api.put(slice(name, &format!("{name}-1"), 8080, "TCP", &["127.0.0.1", "127.0.0.2"]));
+        }
+        let agent = rig.start();
+        rig.until_healthy();
+        assert_eq!(selections(&rig), BTreeMap::from([(10, (true, 509)), (11, (false, 2)), (12, (true, 509))]));
+        // Whoever takes the maps up without being told keeps to it.
+        agent.kill();
+        let mut dataplane = Dataplane::expect(&ground.paths).expect("it is there");
+        let table = dataplane.table().expect("the maps can be read");
+        let silent = table.frontends().iter().map(|frontend| Frontend { selection: None, ..frontend.clone() });
+        dataplane.update(&silent.collect::<Vec<_>>(), &[]).expect("the maps can be written");
+        assert_eq!(selections(&rig), BTreeMap::from([(10, (true, 509)), (11, (true, 509)), (12, (true, 509))]));
+        let rig = rig.with("");
+        let _agent = rig.start();
+        let others = BTreeMap::from([(10, (false, 2)), (11, (false, 2)), (12, (true, 16_381))]);
+        rig.until("the other way", || selections(&rig) == others);
     });
 }

@@ -1,5 +1,7 @@
 //! What somebody takes away is put back, and told.
 
+use std::path::Path;
+
 use kpx::capture::command;
 
 use super::api::{service, slice};
@@ -47,6 +49,63 @@ fn programs_and_pins_that_go_come_back() {
         // What was repaired goes on following the API.
         rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.2"]));
         rig.until("the change", || rig.backends() == ["127.0.0.2:8080".parse().expect("an address")]);
+    });
+}
+
+/// The id of a pinned object, by bpftool.
+fn id(kind: &str, pin: &Path) -> u64 {
+    let shown = command::output("bpftool", ["-j", kind, "show", "pinned", &pin.to_string_lossy()], None);
+    let shown: serde_json::Value = serde_json::from_slice(&shown.expect("it is pinned")).expect("bpftool speaks JSON");
+    shown["id"].as_u64().expect("an id")
+}
+
+/// Nobody holds the objects but the links of attached programs.
+#[test]
+fn pins_that_went_while_no_agent_ran_are_made_again() {
+    Ground::with(|ground| {
+        let _a = Server::start("a", "127.0.0.1:8080");
+        let rig = Rig::new(ground);
+        rig.api.put(service("web", "10.96.0.10", 80, "TCP"));
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.1"]));
+        let agent = rig.start();
+        rig.until_healthy();
+        agent.kill();
+        let pin = |name: &str| ground.paths.pins.join(name);
+        let maps = ["maps/kpx_backends", "maps/kpx_conntrack", "maps/kpx_peers", "maps/kpx_config"].map(pin);
+        let before = maps.each_ref().map(|map| id("map", map));
+        let link = id("link", &pin("links/kpx_connect4"));
+        let mut client = ground.agent();
+        for path in maps.iter().chain(&[pin("programs/kpx_connect4"), pin("programs/kpx_ingress")]) {
+            fs_err::remove_file(path).expect("removed");
+        }
+        assert!(client.ask("tcp 10.96.0.10:80").contains(" a "), "what is attached serves on");
+        let agent = rig.start();
+        rig.until_healthy();
+        assert_eq!(maps.each_ref().map(|map| id("map", map)), before, "these are the maps that were there before");
+        assert_eq!(id("link", &pin("links/kpx_connect4")), link, "nothing was detached");
+        assert!(pin("programs/kpx_connect4").exists() && pin("programs/kpx_ingress").exists());
+        rig.api.put(slice("web", "web-1", 8080, "TCP", &["127.0.0.2"]));
+        rig.until("the change", || rig.backends() == ["127.0.0.2:8080".parse().expect("an address")]);
+        // What nothing attached tells of is not guessed.
+        agent.kill();
+        let mut gone = vec![pin("maps/kpx_conntrack")];
+        let names = |folder: &str| fs_err::read_dir(pin(folder)).expect("it is there").flatten();
+        let of_packets =
+            |name: &str| ["kpx_ingress", "kpx_egress", "kpx_xdp"].iter().any(|program| name.starts_with(program));
+        for entry in names("links").chain(names("programs")) {
+            gone.extend(of_packets(&entry.file_name().to_string_lossy()).then(|| entry.path()));
+        }
+        for path in &gone {
+            fs_err::remove_file(path).expect("removed");
+        }
+        let _agent = rig.start();
+        let told = || {
+            let health = super::rig::health("/healthz");
+            let text = health.and_then(|(_, body)| Some(body["conditions"]["MapWrite"].as_str()?.to_owned()));
+            text.is_some_and(|text| text.contains("lacks map kpx_conntrack") && text.contains("rm -r "))
+        };
+        rig.until("it is told, with what to do", told);
+        assert!(!pin("maps/kpx_conntrack").exists());
     });
 }
 

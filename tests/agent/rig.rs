@@ -22,6 +22,7 @@ pub(crate) struct Rig<'a> {
     paths: &'a Paths,
     pub(crate) api: Api,
     folder: tempfile::TempDir,
+    node: &'static str,
     flags: &'static str,
     interval: &'static str,
 }
@@ -42,6 +43,15 @@ impl<'a> Rig<'a> {
     pub(crate) fn at(paths: &'a Paths) -> Self {
         let api = Api::start();
         api.put(node());
+        Self::of(paths, api, "node-a")
+    }
+
+    /// The place for the agent of another node, in the network namespace of this thread, with the same API server.
+    pub(crate) fn of_other(&self, paths: &'a Paths, node: &'static str) -> Self {
+        Self::of(paths, self.api.here(), node)
+    }
+
+    fn of(paths: &'a Paths, api: Api, node: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let address = api.address;
         let kubeconfig = format!(
@@ -51,7 +61,7 @@ impl<'a> Rig<'a> {
              contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
         );
         fs_err::write(folder.path().join("kubeconfig"), kubeconfig).expect("written");
-        Self { paths, api, folder, flags: "", interval: "500ms" }
+        Self { paths, api, folder, node, flags: "", interval: "500ms" }
     }
 
     /// The same with more words on the agent's command line.
@@ -80,9 +90,10 @@ impl<'a> Rig<'a> {
         let (kubeconfig, state, log, notify) = (at("kubeconfig"), at("state"), at("log"), at("notify"));
         let (bpffs, cgroup) = (self.paths.pins.display(), self.paths.cgroup.display());
         let line = format!(
-            "NOTIFY_SOCKET={notify} exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name node-a \
+            "NOTIFY_SOCKET={notify} exec {} -v --bpffs {bpffs} --cgroup {cgroup} --state-dir {state} --node-name {} \
              --kubeconfig {kubeconfig} agent --interval {} {} 2>>{log}",
             binary.display(),
+            self.node,
             self.interval,
             self.flags,
         );

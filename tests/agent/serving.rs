@@ -16,10 +16,10 @@ const OTHER_CLUSTER_IP: [&str; 2] = ["10.96.0.11", "fd96::11"];
 const OTHER_VIP: [&str; 2] = ["203.0.113.11", "fd20::11"];
 /// A pod that is not there at the beginning.
 const LATE: [&str; 2] = ["10.244.1.4", "fd44:1::4"];
-const FLAGS: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16";
+pub(super) const FLAGS: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16";
 
 /// A Service of both families for TCP and UDP at port 80, and at a NodePort.
-fn both(name: &str, cluster_ip: [&str; 2], vip: [&str; 2], node_port: u16) -> Value {
+pub(super) fn both(name: &str, cluster_ip: [&str; 2], vip: [&str; 2], node_port: u16) -> Value {
     let mut service = service(name, cluster_ip[0], 80, "TCP");
     let port =
         |name: &str, protocol: &str| json!({ "name": name, "port": 80, "protocol": protocol, "nodePort": node_port });
@@ -32,7 +32,7 @@ fn both(name: &str, cluster_ip: [&str; 2], vip: [&str; 2], node_port: u16) -> Va
 }
 
 /// Its EndpointSlices, of one endpoint.
-fn endpoints(service: &str, addresses: [&str; 2], on: &str) -> [Value; 2] {
+pub(super) fn endpoints(service: &str, addresses: [&str; 2], on: &str) -> [Value; 2] {
     [("IPv4", addresses[0]), ("IPv6", addresses[1])].map(|(family, address)| {
         let mut slice = slice(service, &format!("{service}-{family}"), PORT, "TCP", &[&format!("{address}@{on}")]);
         slice["addressType"] = json!(family);
@@ -43,7 +43,7 @@ fn endpoints(service: &str, addresses: [&str; 2], on: &str) -> [Value; 2] {
 }
 
 /// Two Services: the backend of the first is on the node, that of the second on another one.
-fn rig(world: &World) -> Rig<'_> {
+pub(super) fn rig(world: &World) -> Rig<'_> {
     let rig = Rig::at(&world.paths).with(FLAGS);
     let mut own = node();
     own["status"]["addresses"] = json!(NODE.map(|address| json!({ "type": "InternalIP", "address": address })));
@@ -57,7 +57,7 @@ fn rig(world: &World) -> Rig<'_> {
 }
 
 /// Asks from a namespace by both protocols: who answers, and whom that one saw.
-fn ask(world: &World, from: &str, to: &str) -> [(String, String); 2] {
+pub(super) fn ask(world: &World, from: &str, to: &str) -> [(String, String); 2] {
     let family = usize::from(to.starts_with('['));
     let answers = world.inside(from, || {
         [tcp(to), exchange(&udp(family), to, 700)]

@@ -139,6 +139,7 @@ pub(crate) fn cluster_ip(at: &str, protocol: Protocol, endpoints: &[&str]) -> Fr
         masquerade: Masquerade::OffCluster,
         no_backends: endpoints.is_empty().then_some(NoBackends::Reject),
         selection: None,
+        forwarding: None,
         origin: Origin::MapEntry { map: "test", id: 0 },
     }
 }

@@ -283,7 +283,11 @@ fn a_way_of_choosing_backends_that_nobody_knows_is_noticed_and_not_used() {
         World::new(vec![s], two()).state()
     };
     let state = of("magic");
-    let noticed = Notice::UnknownSelection { service: "shop/cart".to_owned(), value: "magic".to_owned() };
+    let noticed = Notice::UnknownChoice {
+        service: "shop/cart".to_owned(),
+        annotation: "kpx.dev/backend-selection",
+        value: "magic".to_owned(),
+    };
     assert_eq!(state.notices, [noticed]);
     assert_eq!(only(&state, Exposure::ClusterIp).selection, None);
     assert_eq!(of("maglev").notices, []);

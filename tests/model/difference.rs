@@ -238,6 +238,7 @@ fn any_frontend() -> impl Strategy<Value = Frontend> {
                     masquerade,
                     no_backends: None,
                     selection: None,
+                    forwarding: None,
                     origin: Origin::MapEntry { map: "test", id: 0 },
                 };
                 f.no_backends = f.own_list().is_empty().then_some(NoBackends::Reject);

@@ -140,4 +140,24 @@ impl Options {
     pub const PODS_V6: Self = Self(1 << 2);
     /// Flows that other nodes announce are answered directly.
     pub const DSR: Self = Self(1 << 3);
+    /// Of this node's frontends only those that ask for it are answered directly; without it, all but those that ask for the
+    /// other way. For user space, which writes [`Flags::DSR`](crate::Flags::DSR).
+    pub const DSR_ASKED: Self = Self(1 << 4);
+    /// Frontends that do not say have Maglev tables. For user space, as are the next ones.
+    pub const MAGLEV: Self = Self(1 << 5);
+    /// Four bits: which size Maglev tables have.
+    const MAGLEV_SIZE: u32 = 8;
+
+    /// Which size Maglev tables have: a number below 16; 0 is the usual one.
+    #[inline(always)]
+    pub const fn maglev_size(self) -> u32 {
+        self.0 >> Self::MAGLEV_SIZE & 0xf
+    }
+
+    /// The same with this size.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_maglev_size(self, number: u32) -> Self {
+        Self(self.0 & !(0xf << Self::MAGLEV_SIZE) | (number & 0xf) << Self::MAGLEV_SIZE)
+    }
 }

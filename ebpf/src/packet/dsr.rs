@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_redirect_neigh;
 use kpx_abi::dsr::{accept, announced, clashes, header4, header6, known, overhead};
 use kpx_abi::packet::{Bytes as _, Extent, Kind, Packet, parse, proto, signal};
 use kpx_abi::{
-    Addr, AddressFlags, Device, Flags, Flow, FrontendKey, Maps as _, NetworkFlags, Opening, Reason, Role, Tuple,
+    Addr, AddressFlags, Device, Flow, FrontendKey, Maps as _, NetworkFlags, Opening, Reason, Role, Tuple,
     replaceable, unspecified,
 };
 
@@ -291,8 +291,8 @@ fn read_inner(skb: Skb, scratch: &mut Scratch) -> bool {
     matches!(scratch.quoted.kind, Kind::Whole | Kind::FirstFragment) && matches!(protocol, proto::TCP | proto::UDP)
 }
 
-/// The service whose frontend this packet was sent to, if its backends answer directly. (A tunnel between nodes may use
-/// the same protocol: what it carries is for no frontend.)
+/// The service whose frontend this packet was sent to. (A tunnel between nodes may use the same protocol: what it carries is
+/// for no frontend.) Whether it is to be answered directly says the node that announces: it may know of that earlier.
 #[inline(always)]
 fn frontend(packet: &Tuple) -> Option<u32> {
     let mut key = FrontendKey::new(packet.dst, packet.dport, packet.proto);
@@ -302,8 +302,7 @@ fn frontend(packet: &Tuple) -> Option<u32> {
         key.addr = unspecified(&key.addr);
         entry = Kernel.entry(&key);
     }
-    let frontend = Kernel.frontend(entry?)?;
-    frontend.flags.has(Flags::DSR).then_some(frontend.service)
+    Kernel.frontend(entry?).map(|frontend| frontend.service)
 }
 
 /// Finds or opens the flow of `scratch.opening`; what its packet becomes is left in `scratch.to`.

@@ -9,8 +9,8 @@ use super::super::maglev;
 use super::image::Image;
 use super::wanted::{Endpoint, ip, net};
 use crate::model::{
-    Backend, BackendSelection, Exposure, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts, Origin, Policy,
-    Protocol, ServiceTable,
+    Backend, BackendSelection, Exposure, ForwardingMode, Frontend, FrontendKey, Masquerade, NoBackends, NodeFacts,
+    Origin, Policy, Protocol, ServiceTable,
 };
 
 /// The table that the maps hold. Frontends whose entry contradicts the index, or whose lists name what is not there, come
@@ -110,6 +110,7 @@ fn lift(image: &Image, frontend: &AbiFrontend) -> Option<Frontend> {
         masquerade,
         no_backends: None,
         selection: Some(if flags.has(Flags::MAGLEV) { BackendSelection::Maglev } else { BackendSelection::Random }),
+        forwarding: Some(if flags.has(Flags::DSR) { ForwardingMode::Dsr } else { ForwardingMode::Snat }),
         origin: Origin::MapEntry { map: kpx_abi::map_name::FRONTENDS, id: frontend.service },
     };
     lifted.no_backends = lifted.own_list().is_empty().then_some(verdict);

@@ -185,6 +185,7 @@ fn table(services: &[Service], setup: Setup) -> ServiceTable {
                 },
                 no_backends: None,
                 selection: service.maglev.then_some(BackendSelection::Maglev),
+                forwarding: None,
                 origin: Read::MapEntry { map: "test", id: 0 },
             };
             if exposure == Exposure::LoadBalancer {
@@ -295,7 +296,7 @@ proptest! {
         let setup = Setup { masquerade_all, detector };
         let table = table(&services, setup);
         let node =
-            Node { pods: [detector; 2], selection: BackendSelection::Random, maglev_size: 251, direct: false };
+            Node { pods: [detector; 2], maglev_size: 251, ..Node::default() };
         let wanted = Wanted::of(table.frontends(), &node);
         prop_assert_eq!(wanted.len(), services.len(), "frontends of one port share a service id");
         let mut image = Image::empty(ROOMY);

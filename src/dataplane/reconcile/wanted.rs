@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 use kpx_abi::{Addr, BackendFlags, Exposure as AbiExposure, Flags, FrontendKey as AbiKey};
 
-use super::super::maglev;
+use super::super::{direct::Dsr, maglev};
 use crate::model::{
     Backend, BackendSelection, Exposure, Family, Frontend, FrontendKey, Masquerade, NoBackends, Policy, Protocol,
     ServiceName,
@@ -24,7 +24,7 @@ pub(super) const CLUSTER: usize = 0;
 pub(super) const LOCAL: usize = 1;
 
 /// What all frontends of a node have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::dataplane) struct Node {
     /// Whether pods are recognised, by family: IPv4, IPv6.
     pub(in crate::dataplane) pods: [bool; 2],
@@ -32,8 +32,8 @@ pub(in crate::dataplane) struct Node {
     pub(in crate::dataplane) selection: BackendSelection,
     /// Size of a Maglev table.
     pub(in crate::dataplane) maglev_size: u32,
-    /// Whether backends on other nodes answer clients outside directly, where their policy is Cluster.
-    pub(in crate::dataplane) direct: bool,
+    /// Which frontends are answered directly by the nodes of their backends.
+    pub(in crate::dataplane) dsr: Dsr,
 }
 
 impl Node {
@@ -220,7 +220,7 @@ fn flags(frontend: &Frontend, node: &Node) -> Flags {
     let external = frontend.key.exposure.is_external() && frontend.external_policy == Policy::Cluster;
     Flags::default()
         .with_exposure(exposure)
-        .with(Flags::DSR, node.direct && external)
+        .with(Flags::DSR, external && node.dsr.covers(frontend.forwarding))
         .with(Flags::INTERNAL_LOCAL, frontend.internal_policy == Policy::Local)
         .with(Flags::EXTERNAL_LOCAL, frontend.external_policy == Policy::Local)
         .with(Flags::EMPTY_DROPS, drops)

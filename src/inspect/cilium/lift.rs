@@ -124,6 +124,7 @@ impl Lift<'_> {
                 masquerade: if off_cluster { Masquerade::OffCluster } else { Masquerade::Never },
                 no_backends: None,
                 selection: None,
+                forwarding: None,
                 origin: Origin::MapEntry { map, id: value.id.into() },
             };
             frontend.no_backends = frontend.own_list().is_empty().then_some(NoBackends::Reject);

@@ -154,6 +154,7 @@ impl State {
             sources: sources.unwrap_or_default(),
             masquerade,
             selection: None,
+            forwarding: None,
             origin: Origin::VirtualService(SocketAddr::new(ip, port), protocol),
         }
     }

@@ -15,8 +15,8 @@ use super::place::Place;
 use super::text::{parse_ip, parse_net};
 use crate::model::select::{Endpoint, PortPolicy, Selection, select};
 use crate::model::{
-    BackendSelection, Detector, Exposure, Family, Frontend, FrontendKey, Masquerade, Origin, Policy, Protocol,
-    Semantics, ServiceName, ServiceTable,
+    BackendSelection, Detector, Exposure, Family, ForwardingMode, Frontend, FrontendKey, Masquerade, Origin, Policy,
+    Protocol, Semantics, ServiceName, ServiceTable,
 };
 
 /// A field of an object that has a value the API server would not have let in.
@@ -51,6 +51,8 @@ impl FieldFault {
 const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// How a backend is chosen for the Service's connections: kpx's own annotation.
 const SELECTION: &str = "kpx.dev/backend-selection";
+/// How clients outside reach the Service's backends on other nodes: kpx's own annotation.
+const FORWARDING: &str = "kpx.dev/forwarding-mode";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// Labels of an object.
@@ -175,6 +177,7 @@ struct Proxied<'a> {
     health_check: Option<u16>,
     follows_hints: bool,
     selection: Option<BackendSelection>,
+    forwarding: Option<ForwardingMode>,
 }
 
 impl<'a> Proxied<'a> {
@@ -265,15 +268,27 @@ impl<'a> Proxied<'a> {
             }
         };
         let annotation = |key: &str| Some(service.metadata.annotations.as_ref()?.get(key)?.as_str());
+        // kpx's own: what nobody has checked when it was written is no reason not to serve.
+        let mut unknown = |annotation, value: &str| {
+            let (namespace, name) = names(&service.metadata);
+            let service = format!("{namespace}/{name}");
+            notices.push(Notice::UnknownChoice { service, annotation, value: value.to_owned() });
+        };
         let selection = match annotation(SELECTION) {
             None => None,
             Some("random") => Some(BackendSelection::Random),
             Some("maglev") => Some(BackendSelection::Maglev),
             Some(word) => {
-                // kpx's own: what nobody has checked when it was written is no reason not to serve.
-                let (namespace, name) = names(&service.metadata);
-                notices
-                    .push(Notice::UnknownSelection { service: format!("{namespace}/{name}"), value: word.to_owned() });
+                unknown(SELECTION, word);
+                None
+            }
+        };
+        let forwarding = match annotation(FORWARDING) {
+            None => None,
+            Some("snat") => Some(ForwardingMode::Snat),
+            Some("dsr") => Some(ForwardingMode::Dsr),
+            Some(word) => {
+                unknown(FORWARDING, word);
                 None
             }
         };
@@ -297,6 +312,7 @@ impl<'a> Proxied<'a> {
             health_check,
             follows_hints,
             selection,
+            forwarding,
         }))
     }
 
@@ -430,6 +446,7 @@ impl Build<'_> {
             masquerade: self.masquerade(exposure),
             no_backends: self.chosen.no_backends(own),
             selection: self.proxied.selection,
+            forwarding: self.proxied.forwarding,
             origin: Origin::Object { kind: "Service", name: self.proxied.name.clone(), field: field.into() },
         }
     }

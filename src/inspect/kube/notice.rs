@@ -64,11 +64,12 @@ pub enum Notice {
         /// `namespace/name`.
         service: String,
     },
-    /// The annotation `kpx.dev/backend-selection` of a Service has a value that nothing knows: backends are chosen as where
-    /// there is none.
-    UnknownSelection {
+    /// An annotation of kpx's own at a Service has a value that nothing knows: it counts as not there.
+    UnknownChoice {
         /// `namespace/name`.
         service: String,
+        /// The annotation.
+        annotation: &'static str,
         /// The value.
         value: String,
     },
@@ -118,11 +119,9 @@ impl fmt::Display for Notice {
             Self::NoHealthCheckPort { service } => {
                 write!(f, "Service {service} needs a healthCheckNodePort and has none: no health check is served")
             }
-            Self::UnknownSelection { service, value } => write!(
-                f,
-                "Service {service} has the annotation kpx.dev/backend-selection: {value:?}, neither random nor maglev: its \
-                 backends are chosen as without it"
-            ),
+            Self::UnknownChoice { service, annotation, value } => {
+                write!(f, "Service {service} has the annotation {annotation}: {value:?}, which kpx does not know: it has no effect")
+            }
         }
     }
 }

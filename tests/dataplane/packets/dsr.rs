@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use kpx::capture::command;
-use kpx::dataplane::{Dataplane, Mode, Reason, XdpMode};
+use kpx::dataplane::{Dataplane, Dsr, Mode, Reason, XdpMode};
 use kpx_abi::{AddressFlags, Exposure, Flags, NetworkFlags};
 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
@@ -17,7 +17,8 @@ use super::services::{PORT, capacity, exposed, serve, servers};
 use super::world::{CLIENT, NODE, OTHER, POD, REMOTE, VIP, World, at, socket};
 
 const ANY: [&str; 2] = ["0.0.0.0", "::"];
-const NODE_PORT: u16 = 30001;
+/// The NodePort that [`watch`] watches.
+pub(crate) const NODE_PORT: u16 = 30001;
 
 /// The dataplanes of two nodes that know each other, the one under test first.
 struct Pair {
@@ -31,8 +32,8 @@ impl Pair {
     fn of(world: &World) -> Self {
         let (mut node, mut tables) = world.dataplane(&capacity(), Mode::Active);
         let (mut other, mut others) = world.other_dataplane(&capacity(), Mode::Active);
-        node.set_dsr(true).expect("the option can be set");
-        other.set_dsr(true).expect("the option can be set");
+        node.set_dsr(Dsr::All).expect("the option can be set");
+        other.set_dsr(Dsr::All).expect("the option can be set");
         let own = AddressFlags::LOCAL.with(AddressFlags::NODEPORT, true).with(AddressFlags::NODE, true);
         for (addr, theirs) in NODE.into_iter().zip(OTHER) {
             tables.mark(addr, own);
@@ -69,7 +70,7 @@ impl Pair {
 }
 
 /// Counts packets that come from a frontend to the client: by way of the node, and straight from the other one.
-fn watch(world: &World) {
+pub(crate) fn watch(world: &World) {
     let mut lines = vec!["table netdev seen {".to_owned()];
     for name in ["node", "other"] {
         lines.push(format!("counter {name} {{ }}"));
@@ -87,7 +88,7 @@ fn watch(world: &World) {
 }
 
 /// How many the watch has seen: by way of the node, from the other one.
-fn seen_answers(world: &World) -> [u64; 2] {
+pub(crate) fn seen_answers(world: &World) -> [u64; 2] {
     ["node", "other"].map(|name| {
         let listed = world.inside("client", || {
             command::output("nft", ["list", "counter", "netdev", "seen", name], None).expect("nft lists")
@@ -288,7 +289,7 @@ fn announcements_of_strangers_are_ignored() {
         send(&genuine);
         assert_eq!((pair.other_count(Reason::DsrIgnored), pair.other_count(Reason::DsrTaken)), (2, 1));
         // And nobody's where the node was not told to.
-        pair.other.set_dsr(false).expect("the option can be set");
+        pair.other.set_dsr(Dsr::Off).expect("the option can be set");
         send(&genuine);
         assert_eq!((pair.other_count(Reason::DsrIgnored), pair.other_count(Reason::DsrTaken)), (2, 1));
     });

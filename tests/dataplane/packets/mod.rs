@@ -3,7 +3,7 @@
 mod apart;
 mod crafted;
 mod devices;
-mod dsr;
+pub(crate) mod dsr;
 mod errors;
 mod filters;
 mod flows;

@@ -121,7 +121,7 @@ impl Talk {
     }
 
     /// The client's address and port as the client knows them.
-    pub(super) fn local(&self) -> SocketAddr {
+    pub(crate) fn local(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connection has two ends")
     }
 

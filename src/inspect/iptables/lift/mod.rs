@@ -303,6 +303,7 @@ impl<'d, 'a> Reader<'d, 'a> {
             masquerade,
             no_backends: None,
             selection: None,
+            forwarding: None,
             origin: draft.origin,
         };
         match (frontend.own_list().is_empty(), draft.refusal, draft.refused_by) {

@@ -534,6 +534,7 @@ impl<'a> Reader<'a> {
             masquerade: draft.masquerade,
             no_backends: draft.no_backends,
             selection: None,
+            forwarding: None,
             origin: draft.origin.clone(),
         }
     }
