@@ -45,6 +45,7 @@ pub(super) struct NodeNet {
     pub(super) netns: Arc<Netns>,
     pub(super) cgroup: Cgroup,
     client: Netns,
+    _pause: Pause,
     own: Netns,
     others: Netns,
 }
@@ -264,7 +265,8 @@ impl NodeNet {
         join(&client, letter, both(CLIENT));
         join(&own, letter, both(OWN));
         join(&others, letter, pods(letter, endpoints));
-        Self { name, netns: Arc::new(netns), cgroup: Cgroup::new(name), client, own, others }
+        let pause = client.inside(Pause::start);
+        Self { name, netns: Arc::new(netns), cgroup: Cgroup::new(name), client, _pause: pause, own, others }
     }
 }
 
@@ -287,6 +289,22 @@ impl NodeNet {
             .into_iter()
             .map(|(netns, ips)| (netns.cookie(), of(ips)))
             .collect()
+    }
+}
+
+/// The process that every pod has, and by which its network namespace is found.
+struct Pause(std::process::Child);
+
+impl Pause {
+    fn start() -> Self {
+        Self(command::start("sleep", ["infinity"]).expect("sleep starts"))
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 

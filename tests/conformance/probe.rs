@@ -253,7 +253,15 @@ impl Flow {
 
     fn again(&mut self) -> io::Result<Heard> {
         match self {
-            Self::Udp { socket, ask } => exchange(socket, ask),
+            Self::Udp { socket, ask } => match exchange(socket, ask) {
+                // The agent has ended it: whoever owns it makes another.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EDESTADDRREQ)) => {
+                    go(ask);
+                    *socket = udp(ask)?;
+                    exchange(socket, ask)
+                }
+                outcome => outcome,
+            },
             Self::Tcp { lines, last, first } => {
                 // What was sent before now proves nothing, and is read within this moment.
                 let begun = Instant::now();

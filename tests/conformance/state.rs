@@ -1,13 +1,15 @@
 //! The objects of a cluster at one moment, and the rules that a real kube-proxy made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
 use fs_err as fs;
-use kpx::inspect::kube::{ConfigSources, Raw, Text, read};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kpx::inspect::kube::{ConfigSources, LiftedService, ProxyConfig, Raw, Text, lift_service, place, read};
 use kpx::model::{Family, Protocol, ServiceTable};
 use serde_json::Value;
 
@@ -184,6 +186,26 @@ impl World {
         state.expect("recorded objects").table
     }
 
+    /// The Services of a node, which has these addresses, each with all its endpoints.
+    pub(super) fn lifted(&self, node: &str, local: &BTreeSet<IpAddr>) -> Vec<LiftedService> {
+        let objects = |list: &Value| items(list).cloned().collect::<Vec<_>>();
+        let slices: Vec<EndpointSlice> = typed(objects(&self.slices));
+        let config = ConfigSources::default();
+        let (config, _) = ProxyConfig::read(&config).expect("nothing to misread");
+        let place = place(node.to_owned(), None, Some(local), &config, &mut Vec::new());
+        let services: Vec<Service> = typed(objects(&self.services));
+        let of = |service: &Service| {
+            let (namespace, name) = (&service.metadata.namespace, &service.metadata.name);
+            let own = slices.iter().filter(|slice| {
+                let labels = slice.metadata.labels.as_ref();
+                slice.metadata.namespace == *namespace
+                    && labels.and_then(|labels| labels.get("kubernetes.io/service-name")) == name.as_ref()
+            });
+            lift_service(service, own, &place, &mut Vec::new()).expect("a recorded Service")
+        };
+        services.iter().filter_map(of).collect()
+    }
+
     /// All addresses and ports that endpoints have, ready or not.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = (SocketAddr, Protocol)> {
         items(&self.slices).filter(|slice| slice["addressType"] != "FQDN").flat_map(|slice| {
@@ -258,6 +280,11 @@ impl World {
 fn is_named(object: &Value, name: &str) -> bool {
     let metadata = &object["metadata"];
     name.split_once('/').is_some_and(|(namespace, name)| metadata["namespace"] == namespace && metadata["name"] == name)
+}
+
+fn typed<T: serde::de::DeserializeOwned>(objects: Vec<Value>) -> Vec<T> {
+    let object = |object| serde_json::from_value(object).expect("a recorded object");
+    objects.into_iter().map(object).collect()
 }
 
 fn items(of: &Value) -> impl Iterator<Item = &Value> {

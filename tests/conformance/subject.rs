@@ -1,5 +1,6 @@
 //! Who serves the Services of a cluster: the recorded rules, or kpx.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -99,7 +100,7 @@ fn serve(dataplane: &mut Dataplane, node: &NodeNet, world: &World) -> Result<(),
     let addresses = node.addresses();
     let table = world.table(node.name, &addresses);
     let links: Vec<Link> = serde_json::from_slice(&addresses).expect("ip prints JSON");
-    let local = links.iter().flat_map(|link| &link.addr_info).map(|address| address.local).collect();
+    let local = links.iter().flat_map(|link| &link.addr_info).map(|address| address.local).collect::<BTreeSet<_>>();
     let pods = Family::BOTH.map(|family| table.facts(family).detector.clone());
     let pods = pods.into_iter().filter_map(|detector| match detector {
         Detector::Cidr(net) => Some((net, NetworkFlags::POD)),
@@ -109,6 +110,8 @@ fn serve(dataplane: &mut Dataplane, node: &NodeNet, world: &World) -> Result<(),
     dataplane.set_networks(&pods.collect())?;
     dataplane.set_clients(&node.clients())?;
     dataplane.fill(&table)?;
+    let ended = kpx::agent::end_stale(&dataplane.paths().pins, &world.lifted(node.name, &local));
+    assert_eq!(ended, [] as [String; 0], "what leads to endpoints that have gone is ended");
     Ok(())
 }
 

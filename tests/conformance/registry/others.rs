@@ -64,7 +64,7 @@ pub(super) fn behaviours() -> Vec<Behaviour> {
         new(
             "connected-udp-client-moves",
             &["conntrack: UDP client to ClusterIP Service when the backend pod is replaced"],
-            "the same for a connected socket",
+            "the same for a connected socket; that of kpx fails, and its owner connects again",
         )
         .step(Become(Edited(Edit::DnsAt("a12"))))
         .step(Open(
