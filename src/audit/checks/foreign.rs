@@ -67,7 +67,7 @@ pub(super) const CHECKS: [Check; 6] = [
         id: "KPX-A106",
         area: Area::Iptables,
         severity: Severity::Warning,
-        title: "Native nft rules that iptables-save prints without their conditions, or not at all",
+        title: "Native nft rules that iptables-save loses or cannot print",
         why: "iptables-nft-save passes over conditions that it does not know: a rule that drops what a set holds is printed as one that drops \
               everything, and whoever saves, edits and restores such a text drops or accepts more than before. At other native rules it stops, \
               and nobody can read the rest: kube-proxy neither.",
