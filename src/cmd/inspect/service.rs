@@ -72,10 +72,12 @@ struct ServiceReport {
     /// What each source says, with this Service's frontends only.
     sources: Vec<Lifted>,
     /// Sources that say nothing, and why.
-    missing: Vec<(Via, String)>,
+    missing: Vec<(String, String)>,
     map_entries: Vec<MapEntry>,
     counters: Option<Stats>,
     connections: Vec<Connection>,
+    /// Whether anything was there that shows connections.
+    looked: bool,
     limit: usize,
 }
 
@@ -86,7 +88,7 @@ impl ServiceReport {
         for via in SOURCES {
             match context.lift(&node, via) {
                 Ok(lifted) if lifted.table.frontends().is_empty() => {
-                    missing.push((via, format!("no Services in {}", lifted.place)));
+                    missing.push((via.to_string(), format!("no Services in {}", lifted.place)));
                 }
                 Ok(mut lifted) => {
                     // Maps hold no names: those of the sources before are joined by address.
@@ -95,7 +97,7 @@ impl ServiceReport {
                     }
                     sources.push(lifted);
                 }
-                Err(failure) => missing.push((via, failure.message)),
+                Err(failure) => missing.push((via.to_string(), failure.message)),
             }
         }
         let own = |frontend: &Frontend| frontend.service.as_ref() == Some(&args.service);
@@ -109,6 +111,7 @@ impl ServiceReport {
             map_entries: Vec::new(),
             counters: None,
             connections: Vec::new(),
+            looked: true,
             limit: args.limit,
         };
         if report.sources.iter().all(|lifted| lifted.table.frontends().is_empty()) {
@@ -214,8 +217,12 @@ impl ServiceReport {
                 });
             }
         });
-        if !matches!(read, Err(ConntrackError::NotCaptured { .. })) {
-            read?;
+        match read {
+            Err(error @ ConntrackError::NotCaptured { .. }) => {
+                self.missing.push(("conntrack".to_owned(), error.to_string()));
+                self.looked = context.globals.from.is_none();
+            }
+            read => drop(read?),
         }
         if context.globals.from.is_none() {
             let all = sockets::tcp().map_err(|error| Failure::new(format!("cannot list sockets: {error}")))?;
@@ -280,7 +287,11 @@ impl ServiceReport {
                 if used { Cell::from("yes") } else { Cell::toned(UNKNOWN, Tone::Quiet) }
             }));
             let open = self.connections.iter().filter(|c| c.backend == Some(addr) && c.protocol == protocol);
-            row.push(Cell::from(open.count().to_string()));
+            row.push(if self.looked {
+                Cell::from(open.count().to_string())
+            } else {
+                Cell::toned(UNKNOWN, Tone::Quiet)
+            });
             table.row(row);
         }
         table
@@ -352,14 +363,14 @@ impl Report for ServiceReport {
                 lifted.table.frontends().iter().map(|f| to_value(&FrontendView::from(f))).collect();
             json!({ "source": lifted.via.to_string(), "read_from": lifted.place, "frontends": frontends })
         };
-        let missing = |(via, why): &(Via, String)| json!({ "source": via.to_string(), "reason": why });
+        let missing = |(source, why): &(String, String)| json!({ "source": source, "reason": why });
         vec![json!({
             "service": self.service.to_string(),
             "sources": self.sources.iter().map(source).collect::<Vec<_>>(),
             "missing": self.missing.iter().map(missing).collect::<Vec<_>>(),
             "map_entries": self.map_entries,
             "counters": self.counters.as_ref().map(|stats| named(stats).into_iter().collect::<BTreeMap<_, _>>()),
-            "connections": self.connections,
+            "connections": self.looked.then_some(&self.connections),
         })]
     }
 
@@ -380,11 +391,13 @@ impl Report for ServiceReport {
             }
             tables.push(table);
         }
-        tables.push(self.connection_table(wide));
+        if self.looked {
+            tables.push(self.connection_table(wide));
+        }
         if !self.missing.is_empty() {
             let mut table = Table::new(&["SOURCE", "REASON"]).title("Not read");
-            for (via, why) in &self.missing {
-                table.row([via.to_string(), why.clone()]);
+            for (source, why) in &self.missing {
+                table.row([source, why]);
             }
             tables.push(table);
         }
