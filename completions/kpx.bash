@@ -4001,14 +4001,26 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__apply)
-            opts="-y -o -q -v -h --until --yes --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-y -o -q -v -h --until --yes --stop-command --start-command --accept --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --until)
-                    COMPREPLY=($(compgen -W "prepare load shadow sockets" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "prepare load shadow sockets hold stop packets handover" -- "${cur}"))
+                    return 0
+                    ;;
+                --stop-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --start-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --accept)
+                    COMPREPLY=($(compgen -W "no-agent" -- "${cur}"))
                     return 0
                     ;;
                 --lock-timeout)
@@ -4283,7 +4295,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__plan)
-            opts="-o -q -v -h --out --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --out --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4291,6 +4303,18 @@ _kpx() {
             case "${prev}" in
                 --out)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --start-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --accept)
+                    COMPREPLY=($(compgen -W "no-agent" -- "${cur}"))
                     return 0
                     ;;
                 --output)

@@ -910,6 +910,9 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "probe" -d 'Make the connections that a request on standard input names'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l out -d 'Write the plan to this file, for kpx migrate apply FILE' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -940,7 +943,14 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l until -d 'Stop after this phase' -r -f -a "prepare\t'The node is recorded; nothing changes'
 load\t'Programs and maps are pinned and filled; nothing is attached'
 shadow\t'The hooks are attached and count what they would do; the rules serve'
-sockets\t'New connections of sockets are served by the hooks; the rules stay for everything else'"
+sockets\t'New connections of sockets are served by the hooks; the rules stay for everything else'
+hold\t'What keeps the kernel\'s conntrack and NAT at work stands beside the rules'
+stop\t'No kube-proxy writes rules any more'
+packets\t'New flows at network devices are served by the packet path; those that the kernel knows pass'
+handover\t'Running flows have changed hands'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l lock-timeout -d 'How long to wait for another kpx that is changing this node' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l probe-timeout -d 'How long a probe waits for an answer' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l drain-timeout -d 'How long to wait until no UDP socket uses a translation any more' -r
@@ -1050,7 +1060,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l kubeconfig -d 'kubeconfig file' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l force -d 'Do not wait for UDP sockets that use translations'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l force -d 'Do not wait for sockets and flows that eBPF alone translates, nor for rules that are behind the API'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l no-headers -d 'Leave out the headings of tables'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l no-progress -d 'Show no progress'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l no-input -d 'Never ask; fail instead, naming the flag that answers'

@@ -10,3 +10,5 @@ mod lifecycle;
 mod removal;
 #[path = "migrate/rig.rs"]
 mod rig;
+#[path = "migrate/switch.rs"]
+mod switch;

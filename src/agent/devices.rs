@@ -3,12 +3,9 @@
 use std::convert::Infallible;
 use std::str::FromStr;
 
-use crate::dataplane::NodeDevice;
+use crate::dataplane::{NodeDevice, carries_packets};
 use crate::inspect::kube::Place;
-use crate::model::{Detector, Family};
-
-/// Kinds of devices that no packet of a client comes by: they only hold addresses, copy packets, or carry no IP.
-const IDLE: [&str; 5] = ["dummy", "ifb", "nlmon", "vcan", "vxcan"];
+use crate::model::Family;
 
 /// Devices by their names: with `*` and `?`; with `!` before it, those that are not meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl FromStr for Devices {
 impl Devices {
     /// Whether the packet path belongs on this device: it is named, or none is and packets of clients may come by it.
     pub(super) fn packets(&self, device: &NodeDevice) -> bool {
-        self.choose(device, !device.kind.as_deref().is_some_and(|kind| IDLE.contains(&kind)))
+        self.choose(device, carries_packets(device))
     }
 
     /// Whether the short cut does: it is named, or none is and it is hardware.
@@ -50,17 +47,9 @@ impl Devices {
     }
 }
 
-/// Whether pods are recognised by being behind this device. What a rule sees at a bridge is seen here at its ports.
+/// Whether pods are recognised by being behind this device.
 pub(super) fn has_pods(place: &Place, device: &NodeDevice) -> bool {
-    let detectors = Family::BOTH.map(|family| &place.facts.of(family).detector);
-    let names = [Some(&device.name), device.master.as_ref()];
-    detectors.iter().any(|detector| {
-        names.into_iter().flatten().any(|name| match detector {
-            Detector::Interface(interface) => name == interface,
-            Detector::InterfacePrefix(prefix) => name.starts_with(prefix.as_str()),
-            _ => false,
-        })
-    })
+    crate::dataplane::has_pods(Family::BOTH.map(|family| &place.facts.of(family).detector), device)
 }
 
 fn matches(pattern: &str, name: &str) -> bool {

@@ -201,7 +201,9 @@ impl Writer {
 
     /// Who decides what is attached.
     pub(super) fn stance(&self) -> Result<Stance, StoreError> {
-        Ok(if self.store.current()?.is_some() { Stance::Migrating } else { Stance::Alone })
+        let Some(migration) = self.store.current()? else { return Ok(Stance::Alone) };
+        // Once the rules are gone nobody else serves, also after a boot that took all programs.
+        Ok(if migration.progress()?.is_carried_over() { Stance::Alone } else { Stance::Migrating })
     }
 
     /// The table may be otherwise at these addresses.
@@ -410,11 +412,8 @@ fn serve(
     }
     if attach.packets {
         let before = dataplane.device_numbers()?;
-        if wanted.rules_stand && mode == Mode::Active {
-            let newcomer = |device: &NodeDevice| attach.devices.packets(device) && !before.contains(&device.index);
-            if node_devices()?.iter().any(newcomer) {
-                leave_to_rules(dataplane, wanted)?;
-            }
+        if mode == Mode::Active {
+            leave_to_rules_for_newcomers(dataplane, wanted, &before)?;
         }
         let on = dataplane.attach_devices(|d| attach.devices.packets(d), |d| has_pods(wanted.place, d))?;
         note(on, |device| before.contains(&device.index), repairs);
@@ -433,7 +432,8 @@ fn serve(
     Ok(())
 }
 
-/// A migration decides: what it has attached stays attached, and nothing else is.
+/// A migration decides: what it has attached stays attached, and nothing else is. Where the packet path serves, it belongs on
+/// devices that are new, too.
 fn keep(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -> Result<(), AttachError> {
     let attachment = dataplane.attachment()?;
     if matches!(attachment, Attachment::Partly(_)) && dataplane.mode()? == Mode::Active {
@@ -442,8 +442,13 @@ fn keep(dataplane: &mut Dataplane, wanted: &Wanted<'_>, repairs: &mut Repairs) -
     }
     let before = dataplane.device_numbers()?;
     if !before.is_empty() {
-        let on = dataplane.attach_devices(|d| before.contains(&d.index), |d| has_pods(wanted.place, d))?;
-        note(on, |_| true, repairs);
+        let joins = dataplane.mode()? == Mode::Active;
+        let belongs = |d: &NodeDevice| before.contains(&d.index) || (joins && wanted.attach.devices.packets(d));
+        if joins {
+            leave_to_rules_for_newcomers(dataplane, wanted, &before)?;
+        }
+        let on = dataplane.attach_devices(belongs, |d| has_pods(wanted.place, d))?;
+        note(on, |device| before.contains(&device.index), repairs);
     }
     Ok(())
 }
@@ -496,6 +501,19 @@ fn note(on: OnDevices, had_them: impl Fn(&NodeDevice) -> bool, repairs: &mut Rep
             repairs.troubles.push(with_causes(&error));
         }
     }
+}
+
+/// Where a device is to get programs that serve at once, beside standing rules.
+fn leave_to_rules_for_newcomers(
+    dataplane: &mut Dataplane,
+    wanted: &Wanted<'_>,
+    before: &BTreeSet<u32>,
+) -> Result<(), AttachError> {
+    let newcomer = |device: &NodeDevice| wanted.attach.devices.packets(device) && !before.contains(&device.index);
+    if wanted.rules_stand && node_devices()?.iter().any(newcomer) {
+        leave_to_rules(dataplane, wanted)?;
+    }
+    Ok(())
 }
 
 fn leave_to_rules(dataplane: &mut Dataplane, wanted: &Wanted<'_>) -> Result<(), AttachError> {

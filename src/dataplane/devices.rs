@@ -7,6 +7,28 @@ use serde::Deserialize;
 
 use super::error::DataplaneError;
 use crate::capture::command;
+use crate::model::Detector;
+
+/// Kinds of devices that no packet of a client comes by: they only hold addresses, copy packets, or carry no IP.
+const IDLE: [&str; 5] = ["dummy", "ifb", "nlmon", "vcan", "vxcan"];
+
+/// Whether packets of clients may come by this device, so that the packet path belongs on it.
+pub fn carries_packets(device: &NodeDevice) -> bool {
+    !device.kind.as_deref().is_some_and(|kind| IDLE.contains(&kind))
+}
+
+/// Whether pods are recognised by being behind this device, with the detectors of both families. What a rule sees at a bridge is
+/// seen here at its ports.
+pub fn has_pods(detectors: [&Detector; 2], device: &NodeDevice) -> bool {
+    let names = [Some(&device.name), device.master.as_ref()];
+    detectors.iter().any(|detector| {
+        names.into_iter().flatten().any(|name| match detector {
+            Detector::Interface(interface) => name == interface,
+            Detector::InterfacePrefix(prefix) => name.starts_with(prefix.as_str()),
+            _ => false,
+        })
+    })
+}
 
 /// A network device of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::maps::failed;
 use super::reconcile::{self, Full};
 use super::{Changes, Dataplane};
 use crate::inspect::bpf::sys::Table;
-use crate::model::{Exposure, Family, NodePortScope, ServiceTable};
+use crate::model::{Detector, Exposure, Family, NodePortScope, ServiceTable};
 
 /// By which addresses the sockets of a network namespace are known to others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,15 @@ pub fn node_addresses(table: &ServiceTable, local: &BTreeSet<IpAddr>) -> BTreeMa
         *known = known.with(AddressFlags::NODEPORT, false).with(AddressFlags::CLUSTER_IP, true);
     }
     flags
+}
+
+/// Where the pods of a table are, as far as addresses tell.
+pub fn pod_networks(table: &ServiceTable) -> BTreeMap<IpNet, NetworkFlags> {
+    let nets = Family::BOTH.iter().filter_map(|family| match table.facts(*family).detector {
+        Detector::Cidr(net) => Some(net.trunc()),
+        _ => None,
+    });
+    nets.map(|net| (net, NetworkFlags::POD)).collect()
 }
 
 impl Dataplane {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use kpx_abi::packet::signal;
-use kpx_abi::{Addr, Config, Flow as AbiFlow, FlowState, Role, Timeouts, Tuple, map_name, stage};
+use kpx_abi::{Addr, Config, Flow as AbiFlow, FlowState, Role, Stage, Timeouts, Tuple, map_name, stage};
 
 use super::error::DataplaneError;
 use super::maps::failed;
@@ -107,6 +107,38 @@ impl Dataplane {
     pub fn set_accept_mark(&mut self, mark: u32) -> Result<(), DataplaneError> {
         let config = self.maps.config()?;
         self.maps.set_config(&Config { mark, ..config })
+    }
+
+    /// The bits of [`Self::set_unseen_mark`] and of [`Self::set_accept_mark`].
+    pub fn marks(&self) -> Result<(u32, u32), DataplaneError> {
+        let config = self.maps.config()?;
+        Ok((config.unseen, config.mark))
+    }
+
+    /// How many running flows there are whose packets the kernel's conntrack is not to see.
+    pub fn unseen_flows(&self, timeouts: &Timeouts) -> Result<usize, DataplaneError> {
+        let flows = self.flows()?;
+        let now = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        let runs = |flow: &AbiFlow, proto: u8| {
+            let reply = flows.get(&flow.to.reversed());
+            let stage = stage(flow.seen, reply.map_or(0, |reply| reply.seen));
+            let last = reply.map_or(0, |reply| reply.last_ns).max(flow.last_ns);
+            stage != Stage::Closed && now.saturating_sub(last) < timeouts.limit_of(proto, flow.options, stage)
+        };
+        let unseen = flows.iter().filter(|(_, flow)| {
+            let translates = flow.state == FlowState::Translate as u8 && flow.role == Role::Forward as u8;
+            translates && flow.has(AbiFlow::UNSEEN)
+        });
+        Ok(unseen.filter(|(key, flow)| runs(flow, key.proto)).count())
+    }
+
+    /// Forgets all flows: for when the packet path is on no device.
+    pub fn forget_all_flows(&mut self) -> Result<(), DataplaneError> {
+        let flows = self.maps.flows.dump().map_err(failed("read", map_name::CONNTRACK))?;
+        for (key, _) in flows {
+            self.maps.flows.delete(&key).map_err(failed("delete from", map_name::CONNTRACK))?;
+        }
+        Ok(())
     }
 
     /// Changes the entries that the packets of flows meet before routing, all at once; the role of each flow's first entry,

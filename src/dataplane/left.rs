@@ -1,5 +1,6 @@
 //! Flows of datagrams that the kernel's rules translate, and that stay theirs: at sockets and at devices.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -36,6 +37,19 @@ impl Dataplane {
             }
         }
         Ok(flows.len())
+    }
+
+    /// Forgets which flows at devices are the rules' ([`Self::leave_to_rules`]), but for those of these entries: once the rules
+    /// are gone, nobody would begin them anew.
+    pub fn forget_left(&mut self, entries: &[Entry]) -> Result<(), DataplaneError> {
+        let known: HashSet<Tuple> =
+            entries.iter().map(|e| tuple(e.original.source, e.original.destination, e.protocol)).collect();
+        for (key, flow) in self.flows()? {
+            if flow.role == Role::Left as u8 && !known.contains(&key) {
+                self.maps.flows.delete(&key).map_err(failed("delete from", map_name::CONNTRACK))?;
+            }
+        }
+        Ok(())
     }
 }
 

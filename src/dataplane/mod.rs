@@ -39,9 +39,9 @@ use kpx_abi::{Config, FrontendKey as AbiKey, LAYOUT_VERSION, Options, YieldKey, 
 pub use ask::{Answer, Asked, Fate};
 pub use attach::XdpMode;
 pub use counters::{Counters, ServiceCounters};
-pub use devices::{NodeDevice, read as node_devices};
+pub use devices::{NodeDevice, carries_packets, has_pods, read as node_devices};
 pub use direct::{DSR_NEEDS, Dsr};
-pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses};
+pub use environment::{AddressFlags, ClientAddresses, NetworkFlags, node_addresses, pod_networks};
 pub use error::DataplaneError;
 pub use flows::FlowId;
 pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
@@ -348,6 +348,11 @@ impl Dataplane {
     /// alone is still refused by somebody.
     pub fn set_rules_gone(&mut self, gone: bool) -> Result<(), DataplaneError> {
         self.set_options(|options| options.with(Options::RULES_GONE, gone))
+    }
+
+    /// What [`Self::set_rules_gone`] was told last.
+    pub fn rules_gone(&self) -> Result<bool, DataplaneError> {
+        Ok(self.maps.config()?.options.has(Options::RULES_GONE))
     }
 
     fn set_options(&mut self, change: impl FnOnce(Options) -> Options) -> Result<(), DataplaneError> {

@@ -235,6 +235,15 @@ impl Drop for Lab {
     }
 }
 
+impl Lab {
+    /// The commands that stop and start what plays kube-proxy in this lab: its answers go, and come back.
+    pub fn proxy_commands(&self) -> [String; 2] {
+        let there = self.names.pages().display().to_string();
+        let away = format!("{there}.stopped");
+        [format!("mv {there} {away}"), format!("mv {away} {there}")]
+    }
+}
+
 /// File with the targets of the clients.
 const TARGETS: &str = "targets.json";
 /// Cgroup of the clients, below the lab's.

@@ -22,6 +22,13 @@ pub enum Outcome {
         /// Whether the phase was undone at once.
         undone: bool,
     },
+    /// Stopped in front of this phase: its time has not come, and nothing is wrong.
+    Waiting {
+        /// The phase.
+        phase: PhaseName,
+        /// What is waited for.
+        why: String,
+    },
     /// Everything is undone.
     RolledBack,
     /// Stopped between two steps, as a signal asked.
@@ -104,6 +111,8 @@ pub enum Notice<'a> {
         action: Action,
         /// What it did.
         text: &'a str,
+        /// What it found out.
+        note: Option<&'a str>,
     },
     /// A step needed nothing.
     Skipped {
@@ -128,6 +137,16 @@ pub enum Notice<'a> {
     },
 }
 
+/// What became of a step on the way forward.
+enum Forward {
+    /// It needed nothing.
+    Skipped,
+    /// It was done.
+    Done,
+    /// Its time has not come, for this reason.
+    TooEarly(String),
+}
+
 /// Runs phases over a world.
 pub struct Engine<'a, W: World> {
     /// The phases, in order.
@@ -147,21 +166,39 @@ impl<W: World> Engine<'_, W> {
     pub fn forward(&mut self, world: &mut W, until: Option<PhaseName>) -> Result<Outcome, EngineError<W::Error>> {
         self.begin(Direction::Forward)?;
         let phases = self.phases;
-        for phase in phases {
+        for (i, phase) in phases.iter().enumerate() {
+            let mut changed = false;
             for step in &phase.steps {
                 if self.stop.load(Ordering::SeqCst) {
                     return self.end(End::Interrupted, Outcome::Interrupted);
                 }
-                self.step_forward(world, phase.name, step.as_ref())?;
+                match self.step_forward(world, phase.name, step.as_ref())? {
+                    Forward::Skipped => {}
+                    Forward::Done => changed = true,
+                    Forward::TooEarly(why) => {
+                        let phase = phase.name;
+                        return self.end(End::Waiting { phase, why: why.clone() }, Outcome::Waiting { phase, why });
+                    }
+                }
+            }
+            // A gate guards the way into the next phase: once that was taken, it has nothing to say.
+            let gone_through = self.is_begun(&phases[i + 1..]);
+            if gone_through && !changed && Progress::of(self.journal.records()).gate_passed(phase.name) {
+                if until == Some(phase.name) {
+                    return self.end(End::Reached { phase: phase.name }, Outcome::Reached(phase.name));
+                }
+                continue;
             }
             let findings = self.gate(world, phase)?;
             if findings.iter().any(|f| !f.ok) {
-                if phase.undo_on_failed_gate {
+                // What later phases rest on stays.
+                let undo = phase.undo_on_failed_gate && !gone_through;
+                if undo {
                     for step in phase.steps.iter().rev() {
                         self.step_backward(world, phase.name, step.as_ref())?;
                     }
                 }
-                let (name, undone) = (phase.name, phase.undo_on_failed_gate);
+                let (name, undone) = (phase.name, undo);
                 return self
                     .end(End::GateFailed { phase: name }, Outcome::GateFailed { phase: name, findings, undone });
             }
@@ -201,20 +238,31 @@ impl<W: World> Engine<'_, W> {
         Progress::of(self.journal.records()).mark(step)
     }
 
+    /// Whether any step of these phases was begun and not undone.
+    fn is_begun(&self, phases: &[Phase<W>]) -> bool {
+        let progress = Progress::of(self.journal.records());
+        let mut steps = phases.iter().flat_map(|phase| &phase.steps);
+        steps.any(|step| !matches!(progress.mark(step.id()), Mark::Untouched | Mark::Undone))
+    }
+
+    /// Does a step, unless it is done or its time has not come.
     fn step_forward(
         &mut self,
         world: &mut W,
         phase: PhaseName,
         step: &dyn Step<W>,
-    ) -> Result<(), EngineError<W::Error>> {
+    ) -> Result<Forward, EngineError<W::Error>> {
         let id = step.id();
         let failed = |source| EngineError::Check { phase, what: id, source };
         if self.mark(id) == Mark::Done && step.check(world).map_err(failed)?.is_done() {
             (self.notify)(&Notice::Skipped { phase, step: id });
-            return Ok(());
+            return Ok(Forward::Skipped);
+        }
+        if let Some(why) = step.waits(world).map_err(failed)? {
+            return Ok(Forward::TooEarly(why));
         }
         self.around(world, phase, step, Action::Do, |world| step.perform(world))?;
-        Ok(())
+        Ok(Forward::Done)
     }
 
     fn step_backward(
@@ -228,13 +276,13 @@ impl<W: World> Engine<'_, W> {
         // A step that cannot even be looked at is undone all the same: that is how its error is told.
         let mut there = || step.check(world).map_or(true, |check| check.is_done());
         let record = step.lasting() == Lasting::Record;
-        if untouched && (record || !there()) {
+        if untouched && (step.lasting() != Lasting::Change || !there()) {
             (self.notify)(&Notice::Skipped { phase, step: id });
             return Ok(());
         }
         if record {
             // Done again on the next way forward, as if it had never been.
-            self.journal.append(Event::Done { phase, step: id.to_owned(), action: Action::Undo })?;
+            self.journal.append(Event::Done { phase, step: id.to_owned(), action: Action::Undo, note: None })?;
             return Ok(());
         }
         self.around(world, phase, step, Action::Undo, |world| step.undo(world))
@@ -256,25 +304,33 @@ impl<W: World> Engine<'_, W> {
         };
         self.journal.append(Event::Intent { phase, step: id.to_owned(), action })?;
         (self.notify)(&Notice::Begin { phase, step: id, action, text: &text });
-        let result = change(world).map_err(|source| EngineError::Step { phase, step: id, action, source }).and_then(
-            |()| match (action, step.check(world)) {
-                (_, Err(source)) => Err(EngineError::Check { phase, what: id, source }),
-                (Action::Do, Ok(Check::NotDone(missing))) => Err(EngineError::NoEffect { phase, step: id, missing }),
-                (Action::Undo, Ok(Check::Done)) => {
-                    Err(EngineError::NoEffect { phase, step: id, missing: "its effect is still there".to_owned() })
-                }
-                _ => Ok(()),
+        let failed = |source| EngineError::Check { phase, what: id, source };
+        let look = |world: &mut W| match action {
+            Action::Do => match step.check(world).map_err(failed)? {
+                Check::Done => Ok(()),
+                Check::NotDone(missing) => Err(EngineError::NoEffect { phase, step: id, missing }),
             },
-        );
+            Action::Undo if step.is_undone(world).map_err(failed)? => Ok(()),
+            Action::Undo => {
+                Err(EngineError::NoEffect { phase, step: id, missing: "its effect is still there".to_owned() })
+            }
+        };
+        let result = change(world)
+            .map_err(|source| EngineError::Step { phase, step: id, action, source })
+            .and_then(|()| look(world));
+        let note = world.take_note();
         match result {
-            Ok(()) => self.journal.append(Event::Done { phase, step: id.to_owned(), action })?,
+            Ok(()) => {
+                let note = note.clone();
+                self.journal.append(Event::Done { phase, step: id.to_owned(), action, note })?;
+            }
             Err(error) => {
                 let text = with_causes(&error);
                 self.journal.append(Event::Failed { phase, step: id.to_owned(), action, error: text })?;
                 return Err(error);
             }
         }
-        (self.notify)(&Notice::Done { phase, step: id, action, text: &text });
+        (self.notify)(&Notice::Done { phase, step: id, action, text: &text, note: note.as_deref() });
         Ok(())
     }
 

@@ -56,6 +56,13 @@ pub enum End {
         /// The phase.
         phase: PhaseName,
     },
+    /// Stopped in front of this phase, whose time has not come.
+    Waiting {
+        /// The phase.
+        phase: PhaseName,
+        /// What is waited for.
+        why: String,
+    },
     /// Everything is undone.
     RolledBack,
     /// Stopped between two steps by a signal.
@@ -92,6 +99,9 @@ pub enum Event {
         step: String,
         /// Which.
         action: Action,
+        /// What it found out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
     },
     /// It failed; what it left behind is for the next run to find out.
     Failed {
@@ -311,6 +321,7 @@ pub enum Mark {
 pub struct Progress {
     marks: BTreeMap<String, Mark>,
     gates: BTreeSet<PhaseName>,
+    notes: BTreeMap<String, String>,
     /// Direction of the last run; `None` when none began.
     pub direction: Option<Direction>,
     /// Boot id of the last run.
@@ -353,12 +364,16 @@ impl Progress {
                 }
                 self.marks.insert(step.clone(), mark);
             }
-            Event::Done { step, action, .. } => {
+            Event::Done { step, action, note, .. } => {
                 let mark = match action {
                     Action::Do => Mark::Done,
                     Action::Undo => Mark::Undone,
                 };
                 self.marks.insert(step.clone(), mark);
+                match note {
+                    Some(note) => drop(self.notes.insert(step.clone(), note.clone())),
+                    None => drop(self.notes.remove(step)),
+                }
             }
             Event::Failed { step, error, .. } => self.failure = Some(format!("{step}: {error}")),
             Event::Gate { phase, passed, failures } => {
@@ -378,6 +393,11 @@ impl Progress {
         self.marks.get(step).copied().unwrap_or(Mark::Untouched)
     }
 
+    /// What a step found out when it was last done or undone.
+    pub fn note(&self, step: &str) -> Option<&str> {
+        self.notes.get(step).map(String::as_str)
+    }
+
     /// Whether the gate behind a phase was passed and nothing in front of it undone since.
     pub fn gate_passed(&self, phase: PhaseName) -> bool {
         self.gates.contains(&phase)
@@ -386,6 +406,13 @@ impl Progress {
     /// The last phase whose gate is passed.
     pub fn phase(&self) -> Option<PhaseName> {
         self.gates.last().copied()
+    }
+
+    /// Whether the node was carried over all the way, so that nothing but eBPF serves it, and no run is under way.
+    pub fn is_carried_over(&self) -> bool {
+        self.direction == Some(Direction::Forward)
+            && matches!(self.end, Some(End::Complete | End::Waiting { .. }))
+            && self.gate_passed(PhaseName::Remove)
     }
 
     /// Whether the migration is over: everything undone, nothing begun since.
@@ -446,7 +473,7 @@ mod tests {
         let events = [
             begin(),
             intent("a"),
-            Event::Done { phase: PhaseName::Load, step: "a".into(), action: Action::Do },
+            Event::Done { phase: PhaseName::Load, step: "a".into(), action: Action::Do, note: None },
             intent("b"),
             Event::Gate { phase: PhaseName::Load, passed: true, failures: vec![] },
             undo("a"),

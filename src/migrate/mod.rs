@@ -8,6 +8,7 @@
 mod engine;
 mod gates;
 mod journal;
+mod marks;
 mod phase;
 mod plan;
 mod planner;
@@ -19,14 +20,16 @@ mod status;
 mod steps;
 mod store;
 mod survey;
+mod switch;
 mod world;
 
 pub use engine::{Engine, EngineError, Notice, Outcome};
 pub use journal::{Action, Direction, End, Event, Failpoint, Journal, JournalError, Mark, Progress, Record};
+pub use marks::Marks;
 pub use phase::{Check, Finding, Gate, Lasting, Phase, PhaseName, Step, World};
 pub use plan::{
-    Blocker, BlockerId, Counts, Inputs, NodeId, Plan, PlannedFrontend, PlannedPhase, PlannedStep, Server, Source,
-    Target, Warning,
+    Accept, Blocker, BlockerId, Counts, Inputs, NodeId, Plan, PlannedFrontend, PlannedPhase, PlannedStep, Server,
+    Source, Target, Warning, Wishes,
 };
 pub use planner::plan;
 pub use proxy::{Healthz, ProxyHealth, SyncTimes};
@@ -35,4 +38,5 @@ pub use status::{Serving, Standing, StepStatus, Summary};
 pub use steps::Facts;
 pub use store::{Holder, Lock, Migration, Store, StoreError};
 pub use survey::{Host, Lifted, OpenMigration, ReadError, Rules, Survey, Tables};
-pub use world::{NodeWorld, RunOptions, StepError};
+pub use switch::{ForwardError, ProxyDriver, ProxyError};
+pub use world::{KernelFlows, NodeWorld, RunOptions, StepError};

@@ -16,11 +16,34 @@ pub enum PhaseName {
     Shadow,
     /// New connections of sockets are served by the hooks; the rules stay for everything else.
     Sockets,
+    /// What keeps the kernel's conntrack and NAT at work stands beside the rules.
+    Hold,
+    /// No kube-proxy writes rules any more.
+    Stop,
+    /// New flows at network devices are served by the packet path; those that the kernel knows pass.
+    Packets,
+    /// Running flows have changed hands.
+    Handover,
+    /// kube-proxy's rules are gone.
+    Remove,
+    /// Nothing keeps conntrack and NAT at work for kpx's sake any more.
+    Release,
 }
 
 impl PhaseName {
     /// All phases, in order.
-    pub const ALL: [Self; 4] = [Self::Prepare, Self::Load, Self::Shadow, Self::Sockets];
+    pub const ALL: [Self; 10] = [
+        Self::Prepare,
+        Self::Load,
+        Self::Shadow,
+        Self::Sockets,
+        Self::Hold,
+        Self::Stop,
+        Self::Packets,
+        Self::Handover,
+        Self::Remove,
+        Self::Release,
+    ];
 
     /// What the phase does, for people.
     pub const fn summary(self) -> &'static str {
@@ -29,6 +52,31 @@ impl PhaseName {
             Self::Load => "pin programs and maps, fill the maps; nothing is attached",
             Self::Shadow => "attach the hooks, which count what they would do; the rules serve",
             Self::Sockets => "serve new connections of this node's sockets; the rules stay",
+            Self::Hold => "keep conntrack and NAT at work whatever becomes of the rules",
+            Self::Stop => "see to it that no kube-proxy writes rules any more",
+            Self::Packets => "serve new flows at network devices; what the kernel knows passes",
+            Self::Handover => "take running flows over from the kernel's NAT",
+            Self::Remove => "remove kube-proxy's rules, and nothing else",
+            Self::Release => "let go of conntrack and NAT once no flow needs them",
+        }
+    }
+}
+
+impl PhaseName {
+    /// Who serves new connections behind it, as a clause.
+    pub const fn who_serves(self) -> &'static str {
+        match self {
+            Self::Prepare | Self::Load | Self::Shadow => "the rules serve",
+            Self::Sockets | Self::Hold => {
+                "the hooks serve new connections of this node's sockets, the rules everything else"
+            }
+            Self::Stop => {
+                "the hooks serve new connections of this node's sockets, the rules everything else, and nobody brings \
+                 the rules up to date"
+            }
+            Self::Packets => "eBPF serves what is new; flows that the kernel knew stay with it",
+            Self::Handover => "eBPF serves, and the rules stay",
+            Self::Remove | Self::Release => "eBPF serves",
         }
     }
 }
@@ -40,6 +88,12 @@ impl fmt::Display for PhaseName {
             Self::Load => "load",
             Self::Shadow => "shadow",
             Self::Sockets => "sockets",
+            Self::Hold => "hold",
+            Self::Stop => "stop",
+            Self::Packets => "packets",
+            Self::Handover => "handover",
+            Self::Remove => "remove",
+            Self::Release => "release",
         })
     }
 }
@@ -53,6 +107,11 @@ pub trait World {
 
     /// The facts.
     fn facts(&self) -> &Self::Facts;
+
+    /// What the step at hand has found out and wants to be kept, if anything; asked once, behind each step.
+    fn take_note(&mut self) -> Option<String> {
+        None
+    }
 }
 
 /// Whether a step's effect is there.
@@ -92,12 +151,22 @@ pub trait Step<W: World> {
     /// Looks at the node: is the effect there?
     fn check(&self, world: &mut W) -> Result<Check, W::Error>;
 
+    /// Why it is too early for this step, and nothing is wrong: the run ends well in front of it and a later one goes on.
+    fn waits(&self, _world: &mut W) -> Result<Option<String>, W::Error> {
+        Ok(None)
+    }
+
     /// Brings the effect about; harmless when it is there already, in whole or in part.
     fn perform(&self, world: &mut W) -> Result<(), W::Error>;
 
     /// Takes the effect away; harmless when it is not there, or only in part. Never asked of a [`Lasting::Record`].
     fn undo(&self, _world: &mut W) -> Result<(), W::Error> {
         Ok(())
+    }
+
+    /// Looks at the node after [`Self::undo`]: is the effect gone?
+    fn is_undone(&self, world: &mut W) -> Result<bool, W::Error> {
+        Ok(!self.check(world)?.is_done())
     }
 }
 
@@ -106,6 +175,8 @@ pub trait Step<W: World> {
 pub enum Lasting {
     /// It changes the node.
     Change,
+    /// It changes what others may change as well: it is undone only if the journal says that it was begun.
+    IfBegun,
     /// It only writes something down, or into what another step takes away: there is nothing to undo.
     Record,
 }

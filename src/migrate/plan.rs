@@ -10,12 +10,14 @@ use std::path::Path;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::marks::Marks;
 use super::phase::PhaseName;
 use super::store::{StoreError, write_durably};
+use super::switch::ProxyDriver;
 use crate::model::{Exposure, Protocol};
 
 /// Version of the plan's format; raised when an older kpx could misread a newer plan.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const API_VERSION: &str = "kpx.dev/v1";
 const KIND: &str = "MigrationPlan";
 
@@ -48,9 +50,35 @@ pub struct Plan {
     pub warnings: Vec<Warning>,
     /// What holds while the rules stay.
     pub coexistence: Vec<String>,
+    /// The bits of the mark that are set aside; none where none are free.
+    #[serde(default)]
+    pub marks: Option<Marks>,
+    /// How kube-proxy is stopped and started.
+    #[serde(default)]
+    pub driver: ProxyDriver,
+    /// What is accepted by name.
+    #[serde(default)]
+    pub accept: Vec<Accept>,
     /// Each frontend and who serves it.
     #[serde(rename = "items")]
     pub frontends: Vec<PlannedFrontend>,
+}
+
+/// What may be accepted though it is not as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accept {
+    /// No agent follows the API once kube-proxy is gone: endpoints that change reach nobody
+    NoAgent,
+}
+
+/// What an operator decides about a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// How kube-proxy is stopped and started.
+    pub driver: ProxyDriver,
+    /// What is accepted.
+    pub accept: Vec<Accept>,
 }
 
 /// Which node a plan is for.
@@ -114,13 +142,16 @@ pub struct PlannedStep {
 }
 
 /// Who serves a frontend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Server {
     /// kube-proxy's rules.
     Rules,
     /// The socket hooks for new connections of this node's sockets; the rules for all other traffic.
     Ebpf,
+    /// eBPF for everything new: the socket hooks, and the packet path for what they do not see.
+    #[serde(rename = "ebpf-all")]
+    EbpfAll,
 }
 
 /// One frontend of a plan.
@@ -152,9 +183,9 @@ pub struct PlannedFrontend {
 pub struct Counts {
     /// Frontends that the socket hooks will serve.
     pub to_ebpf: usize,
-    /// Frontends that stay with the rules.
+    /// Frontends that they will not.
     pub stay: usize,
-    /// Programs to attach.
+    /// Programs to attach to sockets.
     pub programs: usize,
     /// Rules to delete.
     pub rules_to_delete: usize,
@@ -202,8 +233,26 @@ pub enum BlockerId {
     Cgroup,
     /// There is no bpf file system for the pins.
     Bpffs,
+    /// No bits of the mark are free.
+    Marks,
     /// A migration is unfinished or in force.
     MigrationOpen,
+}
+
+impl BlockerId {
+    /// Whether it is about kube-proxy or its rules.
+    pub const fn is_about_rules(self) -> bool {
+        matches!(
+            self,
+            Self::Mode
+                | Self::NoRules
+                | Self::OtherVariant
+                | Self::UnknownRules
+                | Self::ProxyStale
+                | Self::TablesDiffer
+                | Self::Marks
+        )
+    }
 }
 
 /// What to know before a plan is applied.
@@ -222,6 +271,11 @@ impl Plan {
         format!("{API_VERSION} {KIND} version {VERSION}")
     }
 
+    /// What the operator decided about it.
+    pub fn wishes(&self) -> Wishes {
+        Wishes { driver: self.driver.clone(), accept: self.accept.clone() }
+    }
+
     /// Whether it may not be applied.
     pub fn is_blocked(&self) -> bool {
         !self.blockers.is_empty()
@@ -231,8 +285,8 @@ impl Plan {
     pub fn counts_line(&self) -> String {
         let Counts { to_ebpf, stay, programs, rules_to_delete } = self.counts;
         format!(
-            "Plan: {to_ebpf} frontends to eBPF sockets, {stay} stay with the rules, {programs} programs to attach, \
-             {rules_to_delete} rules to delete"
+            "Plan: {to_ebpf} frontends to eBPF sockets and {stay} to the packet path alone, {programs} programs to \
+             attach to sockets, {rules_to_delete} rules to delete"
         )
     }
 
@@ -258,7 +312,9 @@ impl Plan {
             fs::read(path).map_err(|source| StoreError::Io { action: "read plan", path: path.to_owned(), source })?;
         let bad = |source| StoreError::Plan { path: path.to_owned(), source };
         let header: Header = serde_json::from_slice(&text).map_err(bad)?;
-        if (header.api_version.as_str(), header.kind.as_str(), header.version) != (API_VERSION, KIND, VERSION) {
+        // A plan of version 1 has fewer phases' words, and what it lacks is as it was then.
+        let known = (1..=VERSION).contains(&header.version);
+        if (header.api_version.as_str(), header.kind.as_str()) != (API_VERSION, KIND) || !known {
             let found = format!("{} {} version {}", header.api_version, header.kind, header.version);
             return Err(StoreError::PlanVersion { path: path.to_owned(), found });
         }

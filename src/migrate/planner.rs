@@ -4,24 +4,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::gates::describe_hook;
+use super::marks::Marks;
 use super::phase::PhaseName;
 use super::plan::{
-    Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, Server, Source, Target, Warning, first_few,
+    Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, Server, Source, Target, Warning, Wishes, first_few,
 };
-use super::session::facts;
+use super::session::{Agreed, facts};
 use super::steps;
 use super::survey::{Rules, Survey};
 use crate::dataplane::{DSR_NEEDS, Position, Served, served_at_sockets};
 use crate::model::{Difference, Exposure, ForwardingMode, Frontend, FrontendView, ServiceTable, diff};
 
 /// Makes the plan of a surveyed node.
-pub fn plan(survey: &Survey) -> Plan {
+pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
     let empty = ServiceTable::default();
     let table = survey.api.as_ref().map_or(&empty, |lifted| &lifted.table);
-    let divided = Served::at_sockets(table);
-    let frontends = frontends(table, &divided);
+    let (divided, all) = (Served::at_sockets(table), Served::of(table));
+    let frontends = frontends(table, &divided, &all);
     let to_ebpf = divided.table.frontends().len();
-    let counts = Counts { to_ebpf, stay: frontends.len() - to_ebpf, programs: steps::PROGRAMS, rules_to_delete: 0 };
+    let counts = Counts {
+        to_ebpf,
+        stay: frontends.len() - to_ebpf,
+        programs: steps::PROGRAMS,
+        rules_to_delete: survey.rules.as_ref().map_or(0, |rules| rules.counts.values().sum()),
+    };
+    let marks = Marks::choose(survey.used_marks);
     let mut inputs = survey.hashes.clone();
     if survey.api.is_ok() {
         inputs.insert("API objects".to_owned(), hash_table(table));
@@ -29,19 +36,25 @@ pub fn plan(survey: &Survey) -> Plan {
     if let Some(host) = &survey.host {
         inputs.insert("hooks of the cgroup".to_owned(), digest(format!("{:?}", host.foreign_hooks).as_bytes()));
     }
-    let facts = facts(&divided.table, &survey.pins, &survey.cgroup);
+    let target = Target {
+        dataplane: "eBPF".to_owned(),
+        cgroup: survey.cgroup.display().to_string(),
+        pins: survey.pins.display().to_string(),
+    };
+    let rules = counts.rules_to_delete;
+    let agreed = Agreed { target: &target, rules, marks: marks.unwrap_or_default(), driver: &wishes.driver };
+    let facts = facts(&all.table, &agreed);
     Plan {
         api_version: "kpx.dev/v1".to_owned(),
         kind: "MigrationPlan".to_owned(),
-        version: 1,
+        version: 2,
         node: survey.node.clone(),
         inputs: Inputs(inputs),
         source: source(survey),
-        target: Target {
-            dataplane: "eBPF sockets".to_owned(),
-            cgroup: survey.cgroup.display().to_string(),
-            pins: survey.pins.display().to_string(),
-        },
+        target,
+        marks,
+        driver: wishes.driver.clone(),
+        accept: wishes.accept.clone(),
         counts,
         blockers: blockers(survey),
         warnings: warnings(survey),
@@ -52,23 +65,26 @@ pub fn plan(survey: &Survey) -> Plan {
 }
 
 /// Each frontend with who serves it; both parts of the divided table are in the table's order.
-fn frontends(table: &ServiceTable, divided: &Served) -> Vec<PlannedFrontend> {
-    let mut others = divided.others.iter().peekable();
+fn frontends(table: &ServiceTable, divided: &Served, all: &Served) -> Vec<PlannedFrontend> {
+    let (mut others, mut unserved) = (divided.others.iter().peekable(), all.others.iter().peekable());
     table
         .frontends()
         .iter()
         .map(|f| {
             let reason = others.next_if(|(other, _)| other == f).map(|(_, reason)| reason.to_string());
-            frontend(f, reason)
+            let served = unserved.next_if(|(other, _)| other == f).is_none();
+            frontend(f, reason, served)
         })
         .collect()
 }
 
-fn frontend(f: &Frontend, reason: Option<String>) -> PlannedFrontend {
+/// `reason` says why the socket hooks do not serve it, `served` whether the packet path does.
+fn frontend(f: &Frontend, reason: Option<String>, served: bool) -> PlannedFrontend {
     let served_by = PhaseName::ALL
         .map(|phase| {
             let server = match phase {
-                PhaseName::Sockets if reason.is_none() => Server::Ebpf,
+                _ if phase >= PhaseName::Packets && served => Server::EbpfAll,
+                _ if phase >= PhaseName::Sockets && reason.is_none() => Server::Ebpf,
                 _ => Server::Rules,
             };
             (phase, server)
@@ -152,6 +168,14 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
             )
         };
         block(BlockerId::MigrationOpen, reason, Vec::new(), remedy);
+    }
+    if Marks::choose(survey.used_marks).is_none() {
+        block(
+            BlockerId::Marks,
+            format!("rules of this node use nearly every bit of the mark ({:#x})", survey.used_marks),
+            Vec::new(),
+            "kpx needs two bits for packets of Services; see nft list ruleset and iptables-save for those in use",
+        );
     }
     if let Some(mode) = survey.proxy.mode.as_deref().filter(|m| *m != "iptables") {
         block(
@@ -330,11 +354,19 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
         );
     }
     warn(
-        "this release has no agent: endpoints that change after apply reach the hooks with the next kpx migrate \
-         apply, while kube-proxy follows them in the rules at once"
+        "endpoints that change after apply reach eBPF by the agent (kpx agent), which has to run before kube-proxy is \
+         stopped: phase stop looks whether it does"
             .into(),
         vec![],
     );
+    if survey.forward_drops_in_nftables {
+        warn(
+            "an nftables table drops what it does not accept in hook forward: it has to accept packets that conntrack \
+             does not track (ct state untracked) as well, or flows that change hands are dropped there"
+                .into(),
+            vec![],
+        );
+    }
     if let Ok(api) = &survey.api {
         let harmless = conflicts(&api.table, |group| !group.iter().any(|f| blocks(f)));
         if !harmless.is_empty() {
@@ -392,14 +424,19 @@ fn coexistence(survey: &Survey) -> Vec<String> {
     if let Ok(rules) = &survey.rules {
         let total: usize = rules.counts.values().sum();
         let parts: Vec<_> = rules.counts.iter().map(|(family, n)| format!("{family} {n}")).collect();
-        out.push(format!("{total} rules of kube-proxy stand on this node now ({}), and stay", parts.join(", ")));
+        out.push(format!(
+            "{total} rules of kube-proxy stand on this node now ({}); phase remove takes them away",
+            parts.join(", ")
+        ));
     }
     out.push(
-        "traffic that does not come from a socket of the cgroup (from outside, forwarded) stays with the rules"
+        "before phase packets, traffic that does not come from a socket of the cgroup (from outside, forwarded) stays with \
+         the rules"
             .to_owned(),
     );
     out.push(
-        "connections that are open at the switch stay as they are; only new ones are served by the hooks".to_owned(),
+        "before phase handover, connections that are open stay as they are; only new ones are served by eBPF"
+            .to_owned(),
     );
     out.push(
         "while the rules stand, every new connection of this node still walks them, also to addresses that are no \

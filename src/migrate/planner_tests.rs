@@ -51,6 +51,11 @@ fn two() -> ServiceTable {
     ])
 }
 
+/// Its plan, with nothing wished for.
+fn planned(survey: &Survey) -> Plan {
+    plan(survey, &Wishes::default())
+}
+
 /// A node on which nothing stands in the way.
 fn survey() -> Survey {
     Survey {
@@ -63,6 +68,8 @@ fn survey() -> Survey {
             blocking: vec![],
             notices: vec![],
         }),
+        used_marks: 0,
+        forward_drops_in_nftables: false,
         hashes: [("rules iptables-nft IPv4".to_owned(), "aa".to_owned())].into(),
         proxy: ProxyHealth {
             mode: Some("iptables".into()),
@@ -80,7 +87,7 @@ fn survey() -> Survey {
 fn only_blocker(change: impl FnOnce(&mut Survey)) -> Blocker {
     let mut survey = survey();
     change(&mut survey);
-    let mut blockers = plan(&survey).blockers;
+    let mut blockers = planned(&survey).blockers;
     assert_eq!(blockers.len(), 1, "{blockers:?}");
     blockers.remove(0)
 }
@@ -91,11 +98,11 @@ fn rules(survey: &mut Survey) -> &mut Rules {
 
 #[test]
 fn a_good_node_gets_a_plan_that_may_be_applied() {
-    let plan = plan(&survey());
+    let plan = planned(&survey());
     assert_eq!(plan.blockers, []);
     assert_eq!(
         plan.counts_line(),
-        "Plan: 1 frontends to eBPF sockets, 1 stay with the rules, 10 programs to attach, 0 rules to delete"
+        "Plan: 1 frontends to eBPF sockets and 1 to the packet path alone, 10 programs to attach to sockets, 34 rules to delete"
     );
     let fates: Vec<_> = plan
         .frontends
@@ -112,7 +119,7 @@ fn a_good_node_gets_a_plan_that_may_be_applied() {
 
 #[test]
 fn two_plans_of_one_node_are_equal_and_a_plan_survives_its_file() {
-    let (a, b) = (plan(&survey()), plan(&survey()));
+    let (a, b) = (planned(&survey()), planned(&survey()));
     assert_eq!(a, b);
     assert_eq!(a.to_json(), b.to_json());
     let dir = tempfile::tempdir().unwrap();
@@ -126,14 +133,14 @@ fn two_plans_of_one_node_are_equal_and_a_plan_survives_its_file() {
 
 #[test]
 fn what_changed_since_a_plan_is_named() {
-    let then = plan(&survey());
+    let then = planned(&survey());
     let mut later = survey();
     later.node.boot_id = Some("other".into());
     later.hashes.insert("rules iptables-nft IPv4".into(), "bb".into());
     let mut frontends = two().frontends().to_vec();
     frontends[0].cluster[0].port = 9090;
     later.api = Ok(Lifted { table: table(frontends), notices: vec![] });
-    let changes = then.changes(&plan(&later));
+    let changes = then.changes(&planned(&later));
     assert_eq!(
         changes,
         [
@@ -143,7 +150,7 @@ fn what_changed_since_a_plan_is_named() {
             "shop/web:http ClusterIP 10.96.0.1:80/TCP: changed",
         ]
     );
-    assert_eq!(then.changes(&plan(&survey())), Vec::<String>::new());
+    assert_eq!(then.changes(&planned(&survey())), Vec::<String>::new());
 }
 
 #[test]
@@ -186,7 +193,7 @@ fn a_program_that_runs_first_blocks_and_one_behind_is_a_warning() {
     assert!(blocker.details[0].contains("cil_sock4_connect"));
     let mut behind = survey();
     behind.host.as_mut().unwrap().foreign_hooks = vec![hook(Position::After)];
-    let plan = plan(&behind);
+    let plan = planned(&behind);
     assert_eq!(plan.blockers, []);
     assert!(plan.warnings.iter().any(|w| w.details.iter().any(|d| d.contains("cil_sock4_connect"))));
 }
@@ -262,7 +269,7 @@ fn a_contested_cluster_ip_blocks_and_other_contested_addresses_do_not() {
     let mut survey = survey();
     survey.api = Ok(Lifted { table: contested(Exposure::ExternalIp), notices: vec![] });
     rules(&mut survey).table = contested(Exposure::ExternalIp);
-    let plan = plan(&survey);
+    let plan = planned(&survey);
     assert_eq!(plan.blockers, []);
     assert!(plan.warnings.iter().any(|w| w.text.contains("more than once")));
 }
@@ -274,7 +281,7 @@ fn every_blocker_has_a_remedy() {
     bad.rules = Err("x".into());
     bad.proxy.mode = Some("ipvs".into());
     bad.open_migration = Some(OpenMigration { id: "1".into(), complete: false });
-    let plan = plan(&bad);
+    let plan = planned(&bad);
     assert!(plan.is_blocked());
     assert!(plan.blockers.iter().all(|b| b.remedy.len() > 10));
 }
@@ -284,7 +291,7 @@ fn a_snapshot_says_what_was_not_looked_at() {
     let mut snapshot = survey();
     snapshot.host = None;
     snapshot.proxy = ProxyHealth::default();
-    let plan = plan(&snapshot);
+    let plan = planned(&snapshot);
     assert_eq!(plan.blockers, []);
     assert!(plan.warnings[0].text.contains("snapshot"));
     assert!(plan.warnings[1].text.contains("does not answer"));
@@ -304,10 +311,10 @@ fn what_direct_server_return_asks_of_the_network_is_said() {
     // Rules know nothing of it, which is no difference.
     rules(&mut survey).table =
         table(direct().frontends().iter().map(|frontend| Frontend { forwarding: None, ..frontend.clone() }).collect());
-    let asks = plan(&survey);
+    let asks = planned(&survey);
     assert_eq!(asks.blockers, []);
     let warning = asks.warnings.iter().find(|w| w.text.contains("kpx agent --dsr")).unwrap();
     assert_eq!(warning.details[0], "shop/web");
     assert!(warning.details.iter().any(|detail| detail.contains("protocols 4 and 41")));
-    assert!(!plan(&self::survey()).warnings.iter().any(|w| w.text.contains("dsr")));
+    assert!(!planned(&self::survey()).warnings.iter().any(|w| w.text.contains("dsr")));
 }

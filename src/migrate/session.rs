@@ -1,20 +1,23 @@
 //! One command at work on one node: where it is read, where its state is kept, and what may be done with it.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::engine::{Engine, EngineError, Notice, Outcome};
 use super::gates;
 use super::journal::{Journal, Mark};
+use super::marks::Marks;
 use super::phase::{Finding, Phase, PhaseName};
-use super::plan::{NodeId, Plan};
+use super::plan::{Accept, NodeId, Plan, Target, Wishes};
 use super::planner;
+use super::removal::{Removal, State};
 use super::status::{self, Serving, Standing, StepStatus};
 use super::steps::{self, Facts};
 use super::store::{Lock, Migration, Store, StoreError};
 use super::survey::{self, OpenMigration, ReadError, Survey};
+use super::switch::{ProxyDriver, SERVE_PACKETS};
 use super::world::{NodeWorld, RunOptions, StepError};
 use crate::capture::{self, Node, NodeOptions};
 use crate::dataplane::{Mode, Paths};
@@ -136,6 +139,8 @@ pub struct Status {
     pub standing: Option<Standing>,
     /// Its steps.
     pub steps: Vec<StepStatus>,
+    /// What steps found out.
+    pub notes: Vec<(&'static str, String)>,
     /// Who serves.
     pub serving: Serving,
 }
@@ -154,7 +159,8 @@ impl Status {
         let Some(standing) = &self.standing else { return vec![("plan", "see what a migration would do")] };
         let mut next = standing.next().to_vec();
         let behind = |s: &StepStatus| s.is_record && s.journal == Mark::Done && s.on_node == Some(false);
-        if *standing == Standing::InForce && self.steps.iter().any(behind) {
+        let stands = matches!(standing, Standing::InForce | Standing::Waiting { .. } | Standing::Stopped { .. });
+        if stands && self.steps.iter().any(behind) {
             next.insert(0, ("apply", "bring the maps up to date"));
         }
         next
@@ -200,8 +206,35 @@ impl Session {
     }
 
     /// Makes a plan of the node as it is now.
-    pub fn plan(&self) -> Result<Plan, SessionError> {
-        Ok(planner::plan(&self.survey()?))
+    pub fn plan(&self, wishes: &Wishes) -> Result<Plan, SessionError> {
+        Ok(planner::plan(&self.survey()?, wishes))
+    }
+
+    /// Why a migration that is under way cannot go on, as the node is now.
+    pub fn blockers(&self, migration: &Migration) -> Result<Plan, SessionError> {
+        let mut survey = self.survey()?;
+        survey.open_migration = None;
+        let mut plan = planner::plan(&survey, &Wishes::default());
+        if migration.progress()?.mark(SERVE_PACKETS) == Mark::Done {
+            // The rules serve nothing new any more: what they are, and whether they are, is no reason to stop.
+            plan.blockers.retain(|blocker| !blocker.id.is_about_rules());
+        }
+        Ok(plan)
+    }
+
+    /// Every rule and chain of kube-proxy's that would go, as text; `None` where that cannot be told.
+    pub fn removal(&self) -> Option<String> {
+        let now = State::read(&self.node).ok()?;
+        Some(Removal::of(&now, None).ok()?.to_string())
+    }
+
+    /// How many flows to Services the kernel's NAT carries now; `None` where that cannot be told.
+    pub fn flows_alive(&self) -> Option<usize> {
+        let mut flows = 0;
+        let read = crate::inspect::conntrack::read_node(&self.node, |entry| {
+            flows += usize::from(entry.is_to_backend() && entry.service_protocol().is_some());
+        });
+        read.ok().map(|_| flows)
     }
 
     /// The migration that is under way or in force, if it is of this node.
@@ -242,7 +275,8 @@ impl Session {
         let here = self.node_id()?;
         let Some(migration) = self.current()? else {
             let node = here.name;
-            return Ok(Status { id: None, node, standing: None, steps: Vec::new(), serving: Serving::Rules });
+            let (steps, notes) = (Vec::new(), Vec::new());
+            return Ok(Status { id: None, node, standing: None, steps, notes, serving: Serving::Rules });
         };
         let progress = migration.progress()?;
         let stop = AtomicBool::new(false);
@@ -253,11 +287,12 @@ impl Session {
         let steps = status::steps(&phases, &mut world, &progress);
         let same_boot = progress.boot_id == here.boot_id;
         let standing = Standing::of(&progress, &steps, same_boot);
+        let notes = steps.iter().filter_map(|s| Some((s.step, progress.note(s.step)?.to_owned()))).collect();
         let serving = match world.mode() {
             Ok(Some(Mode::Active)) => Serving::Ebpf,
             _ => Serving::Rules,
         };
-        Ok(Status { id: Some(migration.id.clone()), node: here.name, standing: Some(standing), steps, serving })
+        Ok(Status { id: Some(migration.id.clone()), node: here.name, standing: Some(standing), steps, notes, serving })
     }
 
     /// Runs the engine forward.
@@ -271,7 +306,8 @@ impl Session {
     ) -> Result<Outcome, SessionError> {
         let mut world = self.world(migration, options, stop)?;
         world.read_api()?;
-        world.facts = facts(&world.served, &self.pins, &world.paths.cgroup);
+        let plan = migration.plan()?;
+        world.facts = facts(&world.served, &Agreed::of(&plan));
         self.engine(migration, stop, notify, |engine| engine.forward(&mut world, until))
     }
 
@@ -316,12 +352,18 @@ impl Session {
         stop: &'a AtomicBool,
     ) -> Result<NodeWorld<'a>, SessionError> {
         let plan = migration.plan()?;
-        let paths = Paths { pins: plan.target.pins.into(), cgroup: plan.target.cgroup.into() };
+        let paths = Paths { pins: PathBuf::from(&plan.target.pins), cgroup: PathBuf::from(&plan.target.cgroup) };
         let served = ServiceTable::default();
+        let marks = plan.marks.unwrap_or_default();
         Ok(NodeWorld {
             node: &self.node,
-            facts: facts(&served, &paths.pins, &paths.cgroup),
+            facts: facts(&served, &Agreed::of(&plan)),
             paths,
+            marks,
+            no_agent: plan.accept.contains(&Accept::NoAgent),
+            driver: plan.driver,
+            unserved: Vec::new(),
+            found: None,
             served,
             addresses: BTreeMap::new(),
             migration,
@@ -332,12 +374,30 @@ impl Session {
 }
 
 /// What the words of the steps depend on.
-pub(super) fn facts(served: &ServiceTable, pins: &Path, cgroup: &Path) -> Facts {
+pub(super) fn facts(served: &ServiceTable, plan: &Agreed<'_>) -> Facts {
     let frontends = served.frontends();
     Facts {
-        pins: pins.display().to_string(),
-        cgroup: cgroup.display().to_string(),
+        pins: plan.target.pins.clone(),
+        cgroup: plan.target.cgroup.clone(),
         frontends: frontends.len(),
         backends: frontends.iter().map(|f| f.own_list().len()).sum(),
+        rules: plan.rules,
+        marks: plan.marks,
+        driver: plan.driver.clone(),
+    }
+}
+
+/// What was agreed to, as far as the words of steps depend on it.
+pub(super) struct Agreed<'p> {
+    pub(super) target: &'p Target,
+    pub(super) rules: usize,
+    pub(super) marks: Marks,
+    pub(super) driver: &'p ProxyDriver,
+}
+
+impl<'p> Agreed<'p> {
+    fn of(plan: &'p Plan) -> Self {
+        let rules = plan.counts.rules_to_delete;
+        Self { target: &plan.target, rules, marks: plan.marks.unwrap_or_default(), driver: &plan.driver }
     }
 }

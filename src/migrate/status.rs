@@ -30,8 +30,13 @@ pub struct StepStatus {
 pub enum Standing {
     /// Nothing of this migration is on the node, and nothing was begun.
     NotBegun,
-    /// All is done: sockets are served by the hooks, everything else by the rules.
+    /// All is done: eBPF serves.
     InForce,
+    /// All is done but for what flows need that run still.
+    Waiting {
+        /// What is waited for.
+        why: String,
+    },
     /// Stopped behind a phase, as asked.
     Stopped {
         /// The last phase that is done.
@@ -122,6 +127,7 @@ impl Standing {
         match &progress.end {
             Some(End::Complete) => Self::InForce,
             Some(End::Reached { phase }) => Self::Stopped { after: *phase },
+            Some(End::Waiting { why, .. }) => Self::Waiting { why: why.clone() },
             _ => Self::Unfinished { after: progress.phase(), why: why() },
         }
     }
@@ -130,10 +136,11 @@ impl Standing {
     pub fn describe(&self) -> String {
         match self {
             Self::NotBegun => "recorded, nothing begun; the rules serve".to_owned(),
-            Self::InForce => {
-                "in force: the hooks serve new connections of this node's sockets, the rules everything else".to_owned()
+            Self::InForce => "in force: eBPF serves".to_owned(),
+            Self::Waiting { why } => {
+                format!("in force: eBPF serves; conntrack and NAT are kept at work for {why}")
             }
-            Self::Stopped { after } => format!("stopped after phase {after}, as asked; the rules serve"),
+            Self::Stopped { after } => format!("stopped after phase {after}, as asked; {}", after.who_serves()),
             Self::Unfinished { after: Some(after), why } => format!("unfinished after phase {after}: {why}"),
             Self::Unfinished { after: None, why } => format!("unfinished in its first phase: {why}"),
             Self::RollbackUnfinished { why } => format!("rollback unfinished: {why}"),
@@ -151,6 +158,11 @@ impl Standing {
             Self::NotBegun | Self::Stopped { .. } | Self::Unfinished { .. } | Self::Disturbed { .. } => {
                 &[("apply", "go on"), ("rollback", "go back")]
             }
+            Self::Waiting { .. } => &[
+                ("apply", "let go of them once these have ended"),
+                ("verify", "look whether all is well"),
+                ("rollback", "go back"),
+            ],
             Self::InForce => &[("verify", "look whether all is well"), ("rollback", "go back")],
             Self::RollbackUnfinished { .. } => &[("rollback", "go on going back"), ("apply", "go forward again")],
             Self::Rebooted => &[("apply", "carry the node over again"), ("rollback", "clean the record")],
@@ -185,7 +197,7 @@ impl Summary {
         let state = match (&progress.direction, &progress.end) {
             (None, _) => "not begun".to_owned(),
             (_, Some(End::RolledBack)) => "rolled back".to_owned(),
-            (_, Some(End::Complete)) => "in force".to_owned(),
+            (_, Some(End::Complete | End::Waiting { .. })) => "in force".to_owned(),
             (_, Some(End::Reached { phase })) => format!("stopped after {phase}"),
             (Some(Direction::Backward), _) => "rollback unfinished".to_owned(),
             (Some(Direction::Forward), Some(End::GateFailed { phase })) => format!("gate after {phase} failed"),
@@ -225,7 +237,7 @@ mod tests {
         vec![
             begin(Direction::Forward),
             Event::Intent { phase, step: step.clone(), action: Action::Do },
-            Event::Done { phase, step, action: Action::Do },
+            Event::Done { phase, step, action: Action::Do, note: None },
         ]
     }
 

@@ -1,13 +1,18 @@
-//! The phases of a node's way from kube-proxy's rules to the socket hooks, and their steps.
+//! The phases of a node's way from kube-proxy's rules to eBPF, and the steps as far as the socket hooks.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::gates::{Equality, HooksSee, Probes};
+use super::marks::Marks;
 use super::phase::{Check, Lasting, Phase, PhaseName, Step};
 use super::plan::{PlannedPhase, PlannedStep};
+use super::switch::{
+    AcceptForwarded, Handed, HoldTable, PacketsServe, ProxyDriver, Release, RemoveRules, Removed, ServePackets,
+    Standing, Stop, Stopped, TakeOver,
+};
 use super::world::{NodeWorld, StepError};
-use crate::dataplane::{Attachment, Capacity, Dataplane, Mode};
+use crate::dataplane::{Attachment, Capacity, Dataplane, Mode, pod_networks};
 
 /// What the words of a step depend on.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +25,12 @@ pub struct Facts {
     pub frontends: usize,
     /// Backends to fill in.
     pub backends: usize,
+    /// Rules of kube-proxy that were there when the plan was made.
+    pub rules: usize,
+    /// Bits of the mark that are set aside.
+    pub marks: Marks,
+    /// How kube-proxy is stopped and started.
+    pub driver: ProxyDriver,
 }
 
 /// Number of programs that are attached.
@@ -27,12 +38,23 @@ pub(super) const PROGRAMS: usize = 10;
 
 /// The phases in order.
 pub(super) fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
-    let phase = |name, steps, gate| Phase { name, steps, gate, undo_on_failed_gate: name == PhaseName::Sockets };
+    let phase = |name, steps, gate| Phase {
+        name,
+        steps,
+        gate,
+        undo_on_failed_gate: matches!(name, PhaseName::Sockets | PhaseName::Packets),
+    };
     vec![
         phase(PhaseName::Prepare, vec![Box::new(Backup) as Box<dyn Step<_>>], None),
         phase(PhaseName::Load, vec![Box::new(Install), Box::new(Fill)], Some(Box::new(Equality))),
         phase(PhaseName::Shadow, vec![Box::new(Attach), Box::new(Watch)], Some(Box::new(HooksSee))),
         phase(PhaseName::Sockets, vec![Box::new(Yield), Box::new(Activate)], Some(Box::new(Probes))),
+        phase(PhaseName::Hold, vec![Box::new(HoldTable), Box::new(AcceptForwarded)], Some(Box::new(Standing))),
+        phase(PhaseName::Stop, vec![Box::new(Stop)], Some(Box::new(Stopped))),
+        phase(PhaseName::Packets, vec![Box::new(ServePackets)], Some(Box::new(PacketsServe))),
+        phase(PhaseName::Handover, vec![Box::new(TakeOver)], Some(Box::new(Handed))),
+        phase(PhaseName::Remove, vec![Box::new(RemoveRules)], Some(Box::new(Removed))),
+        phase(PhaseName::Release, vec![Box::new(Release)], None),
     ]
 }
 
@@ -137,6 +159,7 @@ impl Step<NodeWorld<'_>> for Fill {
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
         let mut dataplane = world.installed()?;
         dataplane.set_addresses(&world.addresses)?;
+        dataplane.set_networks(&pod_networks(&world.served))?;
         dataplane.fill(&world.served)?;
         Ok(())
     }
@@ -286,6 +309,10 @@ impl Step<NodeWorld<'_>> for Activate {
         let flows = world.kernel_flows()?;
         let mut dataplane = world.installed()?;
         dataplane.yield_to(&flows)?;
+        if !dataplane.device_numbers()?.is_empty() {
+            // A run was killed while the packet path stood back: its flows of datagrams are not to be taken for new ones.
+            dataplane.leave_to_rules(&world.entries()?, world.conntrack_udp_time()?)?;
+        }
         Ok(dataplane.set_mode(Mode::Active)?)
     }
 
@@ -326,6 +353,6 @@ fn drain(world: &NodeWorld<'_>, dataplane: &Dataplane) -> Result<(), StepError> 
     Ok(())
 }
 
-fn done(done: bool, missing: &str) -> Check {
+pub(super) fn done(done: bool, missing: &str) -> Check {
     if done { Check::Done } else { Check::NotDone(missing.to_owned()) }
 }

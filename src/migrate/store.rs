@@ -15,7 +15,8 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, JournalError, Progress, sync_dir};
-use super::plan::Plan;
+use super::plan::{Plan, Wishes};
+use super::switch::ProxyDriver;
 use crate::error::Hinted;
 
 /// Who holds the lock.
@@ -237,6 +238,17 @@ impl Migration {
     /// Its plan.
     pub fn plan(&self) -> Result<Plan, StoreError> {
         Plan::read(&self.dir.join("plan.json"))
+    }
+
+    /// Decides anew what the operator decides about its plan, where that is said.
+    pub fn amend(&self, wishes: &Wishes) -> Result<(), StoreError> {
+        let mut plan = self.plan()?;
+        if wishes.driver != ProxyDriver::Operator {
+            plan.driver.clone_from(&wishes.driver);
+        }
+        plan.accept
+            .extend(wishes.accept.iter().filter(|accept| !plan.accept.contains(accept)).copied().collect::<Vec<_>>());
+        plan.write(&self.dir.join("plan.json"))
     }
 
     /// Where the snapshot of the node before the migration is.

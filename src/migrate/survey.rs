@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::marks;
 use super::plan::{BlockerId, NodeId};
 use super::planner::digest;
 use super::proxy::ProxyHealth;
@@ -23,6 +24,10 @@ pub struct Survey {
     pub api: Result<Lifted, String>,
     /// What its rules mean; `Err` says why there are none.
     pub rules: Result<Rules, String>,
+    /// Bits of the mark that rules use.
+    pub used_marks: u32,
+    /// Whether a table of nftables has a chain at hook forward that drops by its policy.
+    pub forward_drops_in_nftables: bool,
     /// Hashes of raw inputs, by what they are of.
     pub hashes: BTreeMap<String, String>,
     /// kube-proxy, as far as it answers.
@@ -160,9 +165,13 @@ fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Resul
         })
     };
     let mut hashes = BTreeMap::new();
+    let nftables = bytes(Item::NftOthers)?.unwrap_or_default();
+    let routing = bytes(Item::RouteRules)?.unwrap_or_default();
+    let mut used_marks = marks::of_nftables(&nftables) | marks::of_routing(&routing);
     for family in Family::BOTH {
         for variant in Variant::BOTH {
             if let Some(text) = bytes(Item::IptablesSave(family, variant))? {
+                used_marks |= marks::of_iptables(&text);
                 hashes.insert(format!("rules iptables-{variant} {family}"), digest(&without_counters(&text)));
             }
         }
@@ -182,6 +191,8 @@ fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Resul
         node: node_id(node)?,
         api,
         rules: rules(node)?,
+        used_marks,
+        forward_drops_in_nftables: marks::forward_drops(&nftables),
         hashes,
         proxy,
         host: node.is_live().then(|| host(cgroup, pins)),

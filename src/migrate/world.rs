@@ -9,19 +9,25 @@ use std::time::Duration;
 
 use fs_err as fs;
 
-use super::journal::sync_dir;
+use super::journal::{Mark, sync_dir};
+use super::marks::Marks;
 use super::phase::World;
 use super::probe::{self, ProbeError, Probed, Request};
+use super::removal::RemovalError;
 use super::steps::Facts;
 use super::store::{Migration, StoreError, write_durably};
 use super::survey::{self, ReadError, Tables};
+use super::switch::{ForwardError, ProxyDriver, ProxyError, SERVE_PACKETS};
+use crate::capture::command::CommandError;
 use crate::capture::{self, Captured, Item, Node};
+use crate::dataplane::handover::{HandoverError, Unfit};
 use crate::dataplane::{
-    AddressFlags, Attachment, Counters, Dataplane, DataplaneError, KernelFlow, Mode, Paths, Reason, Served,
-    node_addresses,
+    AddressFlags, Attachment, Counters, Dataplane, DataplaneError, KernelFlow, Mode, Paths, Reason, Served, Timeouts,
+    node_addresses, timeouts,
 };
 use crate::error::Hinted;
-use crate::inspect::conntrack::{self, ConntrackError, Limits};
+use crate::inspect::conntrack::{self, ConntrackError, Entry, Limits};
+use crate::inspect::standing::StandingError;
 use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
 
 /// How patient a run is, and how bold.
@@ -59,6 +65,25 @@ pub struct NodeWorld<'a> {
     pub options: RunOptions,
     /// Set by a signal.
     pub stop: &'a AtomicBool,
+    /// The bits of the mark that are set aside.
+    pub marks: Marks,
+    /// How kube-proxy is stopped and started.
+    pub driver: ProxyDriver,
+    /// Whether it is accepted that no agent follows the API.
+    pub no_agent: bool,
+    /// Frontends that eBPF does not serve as the rules do, with the reason, by the API objects as last read.
+    pub unserved: Vec<String>,
+    /// What the step at hand has found out.
+    pub found: Option<String>,
+}
+
+/// Flows to Services that the kernel's NAT carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelFlows {
+    /// Those that the packet path could take over.
+    pub fit: usize,
+    /// Those that it cannot.
+    pub unfit: usize,
 }
 
 /// What can go wrong in a step.
@@ -79,6 +104,34 @@ pub enum StepError {
     /// The snapshot.
     #[error(transparent)]
     Snapshot(#[from] capture::SnapshotError),
+    /// A tool that changes rules.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// The FORWARD chains.
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
+    /// kube-proxy.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// Flows that change hands.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// Whether rules stand.
+    #[error(transparent)]
+    Standing(#[from] StandingError),
+    /// Rules that go or come back.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
+    /// Flows go on that the kernel's NAT cannot take.
+    #[error(
+        "{flows} flows go on under eBPF that the kernel's NAT cannot take: {why}; new ones are served by the rules"
+    )]
+    FlowsLeft {
+        /// How many.
+        flows: usize,
+        /// Why.
+        why: String,
+    },
     /// UDP sockets go on using translations.
     #[error("after {} s UDP sockets still use translations; their flows go on, new ones are served by the rules", waited.as_secs())]
     NotDrained {
@@ -93,7 +146,7 @@ pub enum StepError {
 impl StepError {
     /// Whether nothing is wrong and waiting longer, or force, is all it takes.
     pub const fn is_waiting(&self) -> bool {
-        matches!(self, Self::NotDrained { .. } | Self::Interrupted)
+        matches!(self, Self::NotDrained { .. } | Self::FlowsLeft { .. } | Self::Interrupted)
     }
 }
 
@@ -105,7 +158,13 @@ impl Hinted for StepError {
             Self::Probe(source) => source.hints(),
             Self::Store(source) => source.hints(),
             Self::Snapshot(source) => source.hints(),
-            Self::NotDrained { .. } | Self::Interrupted => Vec::new(),
+            Self::Command(source) | Self::Forward(ForwardError::Write(source)) => source.hints(),
+            Self::Forward(ForwardError::Read(source)) => source.hints(),
+            Self::Proxy(source) => source.hints(),
+            Self::Handover(source) => source.hints(),
+            Self::Standing(source) => source.hints(),
+            Self::Removal(source) => source.hints(),
+            Self::NotDrained { .. } | Self::FlowsLeft { .. } | Self::Interrupted => Vec::new(),
         }
     }
 }
@@ -116,6 +175,10 @@ impl World for NodeWorld<'_> {
 
     fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    fn take_note(&mut self) -> Option<String> {
+        self.found.take()
     }
 }
 
@@ -154,7 +217,10 @@ impl NodeWorld<'_> {
     }
 
     fn serve(&mut self, api: &ServiceTable, local: &BTreeSet<IpAddr>) {
-        self.served = Served::of(api).table;
+        let divided = Served::of(api);
+        self.served = divided.table;
+        self.unserved =
+            divided.others.iter().map(|(f, why)| format!("{} {}: {why}", f.display_name(), f.key)).collect();
         self.addresses = node_addresses(api, local);
     }
 
@@ -241,13 +307,60 @@ impl NodeWorld<'_> {
         }
     }
 
-    /// How long after its last datagram conntrack keeps a UDP flow, by the sysctls of the node's namespace.
-    pub fn conntrack_udp_time(&self) -> Result<Duration, StepError> {
+    /// What the kernel's conntrack knows now.
+    pub fn entries(&self) -> Result<Vec<Entry>, StepError> {
+        let mut entries = Vec::new();
+        match conntrack::read_node(self.node, |entry| entries.push(*entry)) {
+            Ok(_) | Err(ConntrackError::NotCaptured { .. }) => Ok(entries),
+            Err(error) => Err(ReadError::from(error).into()),
+        }
+    }
+
+    /// The flows to Services that the kernel's NAT carries now; those that have ended are none.
+    pub fn kernel_flows_left(&self) -> Result<KernelFlows, StepError> {
+        let found = self.installed()?.importable(&self.entries()?)?;
+        let is_over = |why: Unfit| matches!(why, Unfit::Ended | Unfit::NoService);
+        Ok(KernelFlows { fit: found.flows.len(), unfit: found.left.iter().filter(|(_, why)| !is_over(*why)).count() })
+    }
+
+    /// The limits of conntrack, by the sysctls of the node's namespace.
+    fn limits(&self) -> Result<Limits, StepError> {
         let text = match self.node.read(Item::Sysctl).map_err(ReadError::from)? {
             Captured::Present { bytes, .. } => bytes,
             Captured::Absent { .. } => Vec::new(),
         };
-        Ok(Limits::parse(&text).udp_time())
+        Ok(Limits::parse(&text))
+    }
+
+    /// How long after its last datagram conntrack keeps a UDP flow.
+    pub fn conntrack_udp_time(&self) -> Result<Duration, StepError> {
+        Ok(self.limits()?.udp_time())
+    }
+
+    /// How long flows of the packet path are kept.
+    pub fn flow_timeouts(&self) -> Result<Timeouts, StepError> {
+        Ok(timeouts(&self.limits()?))
+    }
+
+    /// The bits that the programs mark packets with; `None` where nothing is installed.
+    pub fn programmed_marks(&self) -> Result<Option<Marks>, StepError> {
+        let marks = self.dataplane()?.map(|dataplane| dataplane.marks()).transpose()?;
+        Ok(marks.map(|(unseen, accept)| Marks { accept, unseen }))
+    }
+
+    /// What the journal says of a step.
+    pub fn mark(&self, step: &str) -> Result<Mark, StepError> {
+        Ok(self.migration.progress()?.mark(step))
+    }
+
+    /// Whether the rules serve anything new: packets that no socket hook sees, until the packet path does.
+    pub fn rules_serve(&self) -> Result<bool, StepError> {
+        Ok(self.mark(SERVE_PACKETS)? != Mark::Done)
+    }
+
+    /// Keeps what the step at hand has found out.
+    pub fn note(&mut self, found: String) {
+        self.found = Some(found);
     }
 
     /// Connects to the first frontends of each class, from inside the cgroup.

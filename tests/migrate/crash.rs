@@ -5,7 +5,7 @@
 use super::rig::{Rig, Run, assert_gone};
 use crate::support::privileged;
 
-const APPLY: [&str; 5] = ["migrate", "apply", "--yes", "--probe-timeout", "200ms"];
+const APPLY: [&str; 7] = ["migrate", "apply", "--yes", "--probe-timeout", "200ms", "--until", "sockets"];
 const ROLLBACK: [&str; 2] = ["migrate", "rollback"];
 /// `enum mode` of the maps: 2 is active.
 const ACTIVE: u64 = 2;

@@ -65,7 +65,7 @@ fn a_node_goes_to_ebpf_in_steps_and_comes_back_as_it_was() {
     assert_eq!(plan["blockers"][0]["id"], "migration-open");
 
     // To the end.
-    let applied = rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
+    let applied = rig.kpx(&[&["migrate", "apply", "--yes", "--until", "sockets"][..], &QUICK].concat()).exits(0);
     let rollback = applied.stdout.lines().last().expect("a last line");
     let command = format!("kpx migrate rollback --netns {}", rig.option("--netns"));
     assert!(rollback.contains(&command), "{rollback}");
@@ -90,7 +90,7 @@ fn a_node_goes_to_ebpf_in_steps_and_comes_back_as_it_was() {
     let status = rig.kpx(&["migrate", "status"]).exits(0);
     assert!(status.stdout.contains("BEHIND"), "{status:?}");
     assert!(status.stderr.contains("bring the maps up to date: kpx migrate apply"), "{status:?}");
-    rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
+    rig.kpx(&[&["migrate", "apply", "--yes", "--until", "sockets"][..], &QUICK].concat()).exits(0);
     rig.kpx(&[&["migrate", "verify"][..], &QUICK].concat()).exits(0);
 
     rig.kpx(&["migrate", "rollback"]).exits(0);
@@ -114,7 +114,7 @@ fn a_rollback_waits_for_udp_sockets_and_says_how_to_go_on() {
     }
     let mut rig = Rig::up("mig-drain");
     let before = rig.fingerprint();
-    rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
+    rig.kpx(&[&["migrate", "apply", "--yes", "--until", "sockets"][..], &QUICK].concat()).exits(0);
     // Flows that begin now are the hooks' own.
     let options =
         TrafficOptions { flows: 30, timed_per_second: 0, connects_per_second: 0, ..TrafficOptions::default() };
@@ -139,12 +139,12 @@ fn after_a_reboot_status_says_so_and_both_ways_are_open() {
     let rig = Rig::up("mig-boot");
     let before = rig.fingerprint();
     for forward in [true, false] {
-        rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
+        rig.kpx(&[&["migrate", "apply", "--yes", "--until", "sockets"][..], &QUICK].concat()).exits(0);
         reboot(&rig);
         let status = rig.kpx(&["migrate", "status", "-o", "json"]).exits(0).json();
         assert_eq!((&status["state"], &status["serving"]), (&"rebooted".into(), &"rules".into()), "{status}");
         if forward {
-            rig.kpx(&[&["migrate", "apply", "--yes"][..], &QUICK].concat()).exits(0);
+            rig.kpx(&[&["migrate", "apply", "--yes", "--until", "sockets"][..], &QUICK].concat()).exits(0);
             assert_eq!((rig.mode(), rig.hooks().len()), (Some(ACTIVE), 10));
         }
         rig.kpx(&["migrate", "rollback"]).exits(0);

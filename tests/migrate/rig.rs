@@ -49,7 +49,13 @@ impl Run {
 impl Rig {
     /// Brings a lab up that no other run of the tests on this machine uses.
     pub(crate) fn up(name: &str) -> Self {
-        let node = Node::open(&NodeOptions { from: Some(world()), ..NodeOptions::default() }).unwrap();
+        Self::up_from(name, &world(), None)
+    }
+
+    /// The same with another recording, and objects from elsewhere.
+    pub(crate) fn up_from(name: &str, from: &Path, services_from: Option<PathBuf>) -> Self {
+        let options = NodeOptions { from: Some(from.to_owned()), services_from, ..NodeOptions::default() };
+        let node = Node::open(&options).unwrap();
         let name = format!("{name}-{:x}", std::process::id());
         let lab = Lab::up(&Spec::read(&node, &name).unwrap(), Path::new(KPX)).unwrap();
         Self { lab }
@@ -94,6 +100,7 @@ impl Rig {
                 .collect::<Vec<_>>()
                 .join("\n"),
         );
+        text.push_str(&tool("ip", &["netns", "exec", &netns, "nft", "list", "tables"]));
         text.push_str(&self.hooks().join("\n"));
         for pin in self.pins() {
             text.push_str(&pin.to_string_lossy());

@@ -36,7 +36,8 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch, egress: 
     if scratch.packet.signals & signal::OPENS == 0 {
         return NEXT;
     }
-    if scratch.mode == Mode::Drain {
+    // Of datagrams, those that the rules begin are noted, for when the programs serve again.
+    if scratch.mode == Mode::Drain && scratch.packet.tuple.proto != proto::UDP {
         return pass(skb, known, scratch);
     }
     if scratch.packet.tuple.proto == proto::UDP && scratch.mode == Mode::Active && left_to_kernel(scratch, known) {
@@ -131,7 +132,7 @@ fn collides(scratch: &mut Scratch) -> bool {
 fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
     scratch.request = request(scratch);
     let verdict = lookup(&Kernel, &scratch.request, || count(Reason::Retried));
-    if scratch.mode == Mode::Shadow {
+    if scratch.mode != Mode::Active {
         return observe(scratch, &verdict);
     }
     match verdict {
@@ -174,7 +175,7 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
     }
 }
 
-/// Shadow mode: counts, and remembers which flows of datagrams the rules have.
+/// Shadow and drain mode: counts, and remembers which flows of datagrams the rules have.
 #[inline(always)]
 fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
     let service = match *verdict {
@@ -190,8 +191,13 @@ fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
             return decision::PASS;
         }
     };
-    count(Reason::Shadow);
-    tally(service, Counter::Shadow);
+    if scratch.mode == Mode::Drain {
+        count(Reason::DrainPassed);
+        tally(service, Counter::Passed);
+    } else {
+        count(Reason::Shadow);
+        tally(service, Counter::Shadow);
+    }
     decision::PASS
 }
 

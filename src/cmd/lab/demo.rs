@@ -156,7 +156,10 @@ impl Story<'_> {
         let plan = plan.to_string_lossy().into_owned();
         self.chapter("The plan")?;
         traffic.phase("plan")?;
-        match self.kpx(&["migrate", "plan", "--out", &plan], &[0, 2])? {
+        // What plays kube-proxy in a lab is its recorded answers.
+        let [stop, start] = self.lab.proxy_commands();
+        let stopping = ["--stop-command", &stop, "--start-command", &start, "--accept", "no-agent"];
+        match self.kpx(&[&["migrate", "plan", "--out", &plan][..], &stopping].concat(), &[0, 2])? {
             Some(0) => {}
             Some(2) => return Ok(Outcome::Blocked),
             _ => return Ok(Outcome::Failed),
@@ -164,7 +167,7 @@ impl Story<'_> {
         if self.stop.asked() {
             return Ok(Outcome::Interrupted);
         }
-        self.chapter("Apply: sockets of this node are served by eBPF, the rules stay in place")?;
+        self.chapter("Apply: first the sockets of this node, then every packet, then the flows that run already")?;
         traffic.phase("apply")?;
         let applied = self.kpx(&["migrate", "apply", &plan, "--yes"], &[0])? == Some(0);
         if applied {
@@ -286,7 +289,7 @@ impl DemoReport {
         )];
         if let (Some(rules), Some(ebpf)) = (self.connect(IDLE), self.connect(SERVED)) {
             lines.push(format!(
-                "connect to a Service, median: {} µs by the rules, {} µs by eBPF with the rules still in place",
+                "connect to a Service, median: {} µs by the rules, {} µs by eBPF",
                 rules.p50_us, ebpf.p50_us
             ));
         }

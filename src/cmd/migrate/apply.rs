@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use super::super::Context;
 use super::narrator::{Narrator, close, close_failed, stop_flag};
 use super::plan::PlanReport;
-use super::{DrainArgs, LockArgs, ProbeArgs, command_line};
-use crate::migrate::{Migration, Outcome, PhaseName, Plan, RunOptions, Session, SessionError};
+use super::{DrainArgs, LockArgs, ProbeArgs, WishArgs, command_line};
+use crate::migrate::{Migration, Outcome, PhaseName, Plan, RunOptions, Session, SessionError, Wishes};
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
@@ -32,6 +32,8 @@ pub struct Args {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
+    wishes: WishArgs,
+    #[command(flatten)]
     lock: LockArgs,
     #[command(flatten)]
     probe: ProbeArgs,
@@ -40,6 +42,10 @@ pub struct Args {
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
+    if args.plan.is_some() && args.wishes.wishes() != Wishes::default() {
+        return Err(Failure::usage("a saved plan says itself how kube-proxy is stopped, and what is accepted")
+            .hint("give these options to kpx migrate plan"));
+    }
     let stop = stop_flag()?;
     let session = Session::open(super::session_options(&context.globals))?;
     let _lock = session.lock(args.lock.lock_timeout)?;
@@ -60,11 +66,13 @@ fn resume(context: &mut Context, args: &Args, session: &Session, migration: Migr
     {
         return Err(SessionError::OtherPlan { id: migration.id }.into());
     }
-    let mut now = session.survey()?;
-    now.open_migration = None;
-    let now = crate::migrate::plan(&now);
+    let wishes = args.wishes.wishes();
+    if wishes != Wishes::default() {
+        migration.amend(&wishes)?;
+    }
+    let now = session.blockers(&migration)?;
     if now.is_blocked() {
-        context.ui.report(&PlanReport(&now))?;
+        context.ui.report(&PlanReport(&now, None))?;
         return Err(Failure::new(format!("migration {} cannot go on: its plan is blocked now", migration.id))
             .exit(Exit::ActOn)
             .hint(command_line(&context.globals, "migrate rollback")));
@@ -76,23 +84,25 @@ fn resume(context: &mut Context, args: &Args, session: &Session, migration: Migr
 /// Plans or reads a plan, shows it and asks.
 fn begin(context: &mut Context, args: &Args, session: &Session) -> Result<Result<Migration, Exit>, Failure> {
     let spinner = context.ui.progress(None, "reading the node");
-    let now = session.plan()?;
+    let saved = args.plan.as_deref().map(Plan::read).transpose()?;
+    let wishes = saved.as_ref().map_or_else(|| args.wishes.wishes(), Plan::wishes);
+    let now = session.plan(&wishes)?;
     drop(spinner);
-    if let Some(path) = &args.plan {
-        let changes = Plan::read(path)?.changes(&now);
+    if let Some(saved) = saved {
+        let changes = saved.changes(&now);
         if !changes.is_empty() {
             return Err(SessionError::PlanStale { changes }.into());
         }
     }
     if now.is_blocked() {
-        context.ui.report(&PlanReport(&now))?;
+        context.ui.report(&PlanReport(&now, None))?;
         return Ok(Err(Exit::ActOn));
     }
     // A saved plan was agreed to when it was made.
     if args.plan.is_none() {
         let text_only = !context.ui.format().is_data();
         if text_only {
-            context.ui.report(&PlanReport(&now))?;
+            context.ui.report(&PlanReport(&now, None))?;
         }
         if !args.yes && !agreed(context, &now.node.name)? {
             context.ui.note("nothing was changed");
@@ -130,16 +140,21 @@ fn carry_out(
     let (exit, text, next) = match result {
         Ok(Outcome::Complete) => (
             Exit::Fine,
-            "The hooks serve new connections of this node's sockets; the rules stay for everything else.".to_owned(),
+            "eBPF serves this node's Services; kube-proxy's rules are gone.".to_owned(),
             vec![("verify", verify), ("roll back", rollback)],
+        ),
+        Ok(Outcome::Waiting { why, .. }) => (
+            Exit::Fine,
+            format!("eBPF serves this node's Services. Conntrack and NAT are kept at work for {why}."),
+            vec![("let go of them once these have ended", again), ("verify", verify), ("roll back", rollback)],
         ),
         Ok(Outcome::Reached(phase)) => (
             Exit::Fine,
-            format!("Stopped after phase {phase}, as asked; the rules serve."),
+            format!("Stopped after phase {phase}, as asked; {}.", phase.who_serves()),
             vec![("go on", again), ("verify", verify), ("roll back", rollback)],
         ),
         Ok(Outcome::GateFailed { phase, undone, .. }) => {
-            let now = if undone { " The phase was undone: the rules serve." } else { " The rules serve." };
+            let now = if undone { " The phase was undone." } else { "" };
             (
                 Exit::Partial,
                 format!("Stopped: the gate after phase {phase} was not passed.{now}"),

@@ -12,7 +12,7 @@ mod verify;
 use std::time::Duration;
 
 use super::{Context, Globals};
-use crate::migrate::SessionOptions;
+use crate::migrate::{Accept, ProxyDriver, SessionOptions, Wishes};
 use crate::ui::{Exit, Failure};
 
 /// Subcommands of `kpx migrate`.
@@ -69,6 +69,30 @@ struct DrainArgs {
     /// How long to wait until no UDP socket uses a translation any more
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
+}
+
+/// What is decided when a plan is made.
+#[derive(Clone, Debug, clap::Args)]
+struct WishArgs {
+    /// Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]
+    #[arg(long, value_name = "CMD")]
+    stop_command: Option<String>,
+    /// Start kube-proxy again by this command on the way back
+    #[arg(long, value_name = "CMD", requires = "stop_command")]
+    start_command: Option<String>,
+    /// Accept what is not as it should be, by name
+    #[arg(long, value_enum, value_name = "WHAT")]
+    accept: Vec<Accept>,
+}
+
+impl WishArgs {
+    fn wishes(&self) -> Wishes {
+        let driver = match &self.stop_command {
+            Some(stop) => ProxyDriver::Commands { stop: stop.clone(), start: self.start_command.clone() },
+            None => ProxyDriver::Operator,
+        };
+        Wishes { driver, accept: self.accept.clone() }
+    }
 }
 
 /// Which node the global options mean.

@@ -49,9 +49,13 @@ impl<'a> Narrator<'a> {
                 self.spinner = Some(self.ui.progress(None, format!("{phase}: {text}")));
                 step_event(*phase, step, "begin", Some(*action), text)
             }
-            Notice::Done { phase, step, action, text } => {
-                self.ui.note_row(&format!("{phase:<8} {step:<16} {:<6} ", done(*action)), text);
-                step_event(*phase, step, done(*action), Some(*action), text)
+            Notice::Done { phase, step, action, text, note } => {
+                self.ui.note_row(&format!("{phase:<8} {step:<16} {:<6} ", done(*action)), note.unwrap_or(text));
+                let mut event = step_event(*phase, step, done(*action), Some(*action), text);
+                if let (Some(map), Some(note)) = (event.as_object_mut(), note) {
+                    map.insert("note".to_owned(), (*note).into());
+                }
+                event
             }
             Notice::Skipped { phase, step } => step_event(*phase, step, "skipped", None, "nothing to do"),
             Notice::GateBegin { phase, text } => {

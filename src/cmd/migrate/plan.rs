@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::super::Context;
-use super::command_line;
-use crate::migrate::{Plan, Server, Session};
+use super::{WishArgs, command_line};
+use crate::migrate::{PhaseName, Plan, Server, Session};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, to_value};
 
 const EXAMPLES: &str = "\
@@ -25,14 +25,21 @@ pub struct Args {
     /// Write the plan to this file, for kpx migrate apply FILE
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    wishes: WishArgs,
 }
 
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let session = Session::open(super::session_options(&context.globals))?;
     let spinner = context.ui.progress(None, "reading the node");
-    let plan = session.plan()?;
+    let plan = session.plan(&args.wishes.wishes())?;
+    // Not in the plan: it is another number at every moment.
+    let alive = session.flows_alive();
     drop(spinner);
-    context.ui.report(&PlanReport(&plan))?;
+    context.ui.report(&PlanReport(&plan, session.removal()))?;
+    if let Some(alive) = alive {
+        context.ui.note(&format!("{alive} flows to Services are carried by the kernel's NAT at this moment"));
+    }
     if let Some(path) = &args.out {
         plan.write(path)?;
         context.ui.note(&format!("plan written to {}", path.display()));
@@ -49,7 +56,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
 }
 
 /// A plan on the terminal.
-pub(super) struct PlanReport<'a>(pub(super) &'a Plan);
+pub(super) struct PlanReport<'a>(pub(super) &'a Plan, pub(super) Option<String>);
 
 impl Report for PlanReport<'_> {
     fn kind(&self) -> &'static str {
@@ -71,7 +78,12 @@ impl Report for PlanReport<'_> {
     fn tables(&self, wide: bool) -> Vec<Table> {
         let mut tables = vec![node(self.0), phases(self.0, wide)];
         tables.push(if wide { frontends(self.0) } else { summary(self.0) });
-        tables.push(notes("What holds while the rules stay", self.0.coexistence.iter().map(|t| (t.as_str(), &[][..]))));
+        tables
+            .push(notes("What holds while the rules stand", self.0.coexistence.iter().map(|t| (t.as_str(), &[][..]))));
+        if let Some(rules) = self.1.as_ref().filter(|_| wide) {
+            tables
+                .push(Table::default().title("Rules that phase remove takes away").footer(rules.trim_end().to_owned()));
+        }
         if !self.0.warnings.is_empty() {
             let lines = self.0.warnings.iter().map(|w| (w.text.as_str(), &w.details[..]));
             tables.push(notes("Warnings", lines));
@@ -118,35 +130,37 @@ fn phases(plan: &Plan, wide: bool) -> Table {
     table.footer("+ changes the node, ~ looks at it")
 }
 
+/// The phases behind which somebody else serves.
+const TURNS: [PhaseName; 3] = [PhaseName::Shadow, PhaseName::Sockets, PhaseName::Packets];
+
 /// Frontends by exposure and fate.
 fn summary(plan: &Plan) -> Table {
-    let mut table = Table::new(&["FRONTENDS", "KIND", "AFTER", "WHY"]).right(&["FRONTENDS"]);
-    let mut groups: BTreeMap<(bool, String, String), usize> = BTreeMap::new();
+    let mut table = Table::new(&["FRONTENDS", "KIND", "SHADOW", "SOCKETS", "PACKETS", "WHY"]).right(&["FRONTENDS"]);
+    let mut groups: BTreeMap<([Server; 3], String, String), usize> = BTreeMap::new();
     for f in &plan.frontends {
-        let why = f.reason.clone().unwrap_or_else(|| "new connections from sockets of this node".to_owned());
-        *groups.entry((!f.to_ebpf(), f.exposure.to_string(), why)).or_default() += 1;
+        let why = f.reason.clone().unwrap_or_default();
+        *groups.entry((TURNS.map(|phase| f.served_by[&phase]), f.exposure.to_string(), why)).or_default() += 1;
     }
-    for ((stays, kind, why), n) in groups {
-        table.row([
-            Cell::from(n.to_string()),
-            kind.into(),
-            server(if stays { Server::Rules } else { Server::Ebpf }),
-            why.into(),
-        ]);
+    for ((servers, kind, why), n) in groups.into_iter().rev() {
+        let mut row = vec![Cell::from(n.to_string()), kind.into()];
+        row.extend(servers.map(server));
+        row.push(why.into());
+        table.row(row);
     }
-    table.footer("each of them: -o wide")
+    table.footer("who serves new connections behind these phases; each frontend: -o wide")
 }
 
 fn server(server: Server) -> Cell {
     match server {
         Server::Rules => Cell::toned("rules", Tone::Quiet),
-        Server::Ebpf => Cell::toned("eBPF", Tone::Good),
+        Server::Ebpf => Cell::toned("eBPF: sockets", Tone::Good),
+        Server::EbpfAll => Cell::toned("eBPF", Tone::Good),
     }
 }
 
 fn frontends(plan: &Plan) -> Table {
     let mut headings = vec!["SERVICE", "PORT", "KIND", "ADDRESS"];
-    headings.extend(["PREPARE", "LOAD", "SHADOW", "SOCKETS", "WHY"]);
+    headings.extend(["SHADOW", "SOCKETS", "PACKETS", "WHY"]);
     let mut table = Table::new(&headings);
     for f in &plan.frontends {
         let address = format!("{}/{}", std::net::SocketAddr::new(f.ip, f.port), f.protocol);
@@ -156,8 +170,8 @@ fn frontends(plan: &Plan) -> Table {
             f.exposure.to_string().into(),
             address.into(),
         ];
-        row.extend(f.served_by.values().map(|s| server(*s)));
-        row.push(f.reason.clone().unwrap_or_else(|| "served at the socket".to_owned()).into());
+        row.extend(TURNS.map(|phase| server(f.served_by[&phase])));
+        row.push(f.reason.clone().unwrap_or_default().into());
         table.row(row);
     }
     table

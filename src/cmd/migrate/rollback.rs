@@ -18,7 +18,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// Do not wait for UDP sockets that use translations
+    /// Do not wait for sockets and flows that eBPF alone translates, nor for rules that are behind the API
     #[arg(long)]
     force: bool,
     #[command(flatten)]

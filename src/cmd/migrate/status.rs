@@ -47,6 +47,8 @@ impl Report for StatusReport<'_> {
         map.insert("migration".to_owned(), json!(self.0.id));
         map.insert("node".to_owned(), json!(self.0.node));
         map.insert("serving".to_owned(), to_value(&self.0.serving));
+        let notes: Map<String, Value> = self.0.notes.iter().map(|(step, n)| ((*step).to_owned(), json!(n))).collect();
+        map.insert("notes".to_owned(), Value::Object(notes));
         map.insert("message".to_owned(), json!(self.0.describe()));
         map
     }
@@ -66,7 +68,9 @@ impl Report for StatusReport<'_> {
             }
             tables.push(table);
         }
-        tables.push(Table::default().footer(self.0.describe()));
+        let mut lines: Vec<String> = self.0.notes.iter().map(|(step, note)| format!("{step}: {note}")).collect();
+        lines.push(self.0.describe());
+        tables.push(Table::default().footer(lines.join("\n")));
         tables
     }
 

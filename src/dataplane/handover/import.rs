@@ -126,10 +126,10 @@ fn seen(entry: &Entry) -> Result<[u8; 2], Unfit> {
 
 /// Entries of one flow, in the order in which they are to be written: what packets of the kernel's translation never meet
 /// comes first.
-type Part = Vec<(Tuple, Flow)>;
+pub(super) type Part = Vec<(Tuple, Flow)>;
 
 /// Flows with their entries, and what stays with the kernel.
-type Imported = (Vec<(FlowId, Part)>, Vec<(Entry, Unfit)>);
+pub(super) type Imported = (Vec<(FlowId, Part)>, Vec<(Entry, Unfit)>);
 
 /// Flows as entries of the packet path's table: the same backend, the same source towards it, both directions, unseen by
 /// the kernel's conntrack; and the flows to Services that it has to keep. Entries without another destination are looked

@@ -11,6 +11,7 @@ mod import;
 mod tests;
 mod wire;
 
+use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
@@ -19,12 +20,12 @@ use super::maps::failed;
 use super::{Dataplane, FlowId, FlowState, Full, now};
 use crate::capture::netlink::{Netlink, NetlinkError};
 use crate::error::Hinted;
-use crate::inspect::conntrack::Entry;
-use kpx_abi::map_name;
+use crate::inspect::conntrack::{Entry, Tuple as Ends};
+use kpx_abi::{Flow, Tuple, map_name};
 
 pub use export::Kept;
 pub use import::Unfit;
-use import::import;
+use import::{Imported, import};
 
 /// How long packets may be on their way through the stack that met the old side of a flow.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -88,12 +89,8 @@ impl Dataplane {
     /// Translates these flows of the kernel from now on, in both directions and unseen by its conntrack; what became of each.
     /// The kernel's entries stay as they are.
     pub fn import_flows(&mut self, entries: &[Entry]) -> Result<TakenOver, DataplaneError> {
-        let image = self.maps.image()?;
-        let addresses = self.maps.addresses.dump().map_err(failed("read", map_name::ADDRESSES))?;
         let mine = self.flows()?;
-        let known = import::Known::new(&image, addresses.into_iter().collect(), self.maps.config()?);
-        let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-        let (flows, left) = import(entries, &known, &mine, now_ns);
+        let (flows, left) = self.imported(entries, &mine)?;
         let more: usize = flows.iter().flat_map(|(_, part)| part).filter(|(key, _)| !mine.contains_key(key)).count();
         let size = self.maps.flows.max_entries();
         if mine.len() + more > size as usize {
@@ -104,6 +101,20 @@ impl Dataplane {
             self.maps.flows.put_many(&keys, &values).map_err(failed("write", map_name::CONNTRACK))?;
         }
         Ok(TakenOver { flows: flows.into_iter().map(|(id, _)| id).collect(), left })
+    }
+
+    /// What [`Self::import_flows`] would make of these flows.
+    pub fn importable(&self, entries: &[Entry]) -> Result<TakenOver, DataplaneError> {
+        let (flows, left) = self.imported(entries, &self.flows()?)?;
+        Ok(TakenOver { flows: flows.into_iter().map(|(id, _)| id).collect(), left })
+    }
+
+    fn imported(&self, entries: &[Entry], mine: &HashMap<Tuple, Flow>) -> Result<Imported, DataplaneError> {
+        let image = self.maps.image()?;
+        let addresses = self.maps.addresses.dump().map_err(failed("read", map_name::ADDRESSES))?;
+        let known = import::Known::new(&image, addresses.into_iter().collect(), self.maps.config()?);
+        let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        Ok(import(entries, &known, mine, now_ns))
     }
 }
 
@@ -119,8 +130,9 @@ fn check(dataplane: &Dataplane) -> Result<Netlink, HandoverError> {
 
 /// Takes over those of the kernel's flows to Services that `wanted` picks, in the network namespace of this thread.
 ///
-/// To be called in shadow or drain mode, where the programs follow their flows and open none, and again when they are active:
-/// the second time finds what has begun meanwhile. An error leaves flows on either side, each whole.
+/// To be called in shadow or drain mode, where the programs follow their flows and open none, or once the flows of datagrams that
+/// the rules have are left to these ([`Dataplane::leave_to_rules`]); and again when the programs are active, which finds what has
+/// begun meanwhile. An error leaves flows on either side, each whole.
 pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> Result<TakenOver, HandoverError> {
     let mut netlink = check(dataplane)?;
     let mut entries = Vec::new();
@@ -168,8 +180,13 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
         dataplane.set_unseen(&ids, true)?;
         std::thread::sleep(SETTLE);
         // What the kernel has seen of them looks like flows without translation, and would be in the way.
-        let plain: Vec<_> = batch.iter().map(|flow| wire::deletion(flow.id.protocol, &flow.translated, None)).collect();
-        delete(&mut netlink, &plain)?;
+        // So would be what it remembers from before the flow was taken over.
+        let old = |id: &FlowId| Ends { source: id.client, destination: id.frontend };
+        let stale: Vec<_> = batch
+            .iter()
+            .flat_map(|flow| [flow.translated, old(&flow.id)].map(|ends| wire::deletion(flow.id.protocol, &ends, None)))
+            .collect();
+        delete(&mut netlink, &stale)?;
         let creations: Vec<_> = batch.iter().map(wire::creation).collect();
         let mut theirs = Vec::new();
         for (id, outcome) in ids.into_iter().zip(netlink.tell(&creations, true)?) {

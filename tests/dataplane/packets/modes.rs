@@ -43,5 +43,13 @@ fn modes_do_what_they_say() {
         exchange(&socket, &to, 10).unwrap();
         let fresh = world.inside("pod", || tcp(&to));
         assert!(fresh.is_err_and(|error| error.kind() != ErrorKind::ConnectionRefused));
+        // What the rules begin meanwhile is theirs, also when the programs serve again.
+        let theirs = world.inside("pod", || udp(0));
+        theirs.set_read_timeout(Some(SILENCE)).unwrap();
+        assert!(exchange(&theirs, &to, 10).is_err());
+        dataplane.set_mode(Mode::Active).unwrap();
+        assert!(exchange(&theirs, &to, 10).is_err());
+        assert_eq!(dataplane.counters().unwrap().of(Reason::Yielded), 2);
+        exchange(&socket, &to, 10).unwrap();
     });
 }

@@ -1,0 +1,115 @@
+//! The step of phase *remove*.
+
+use std::path::PathBuf;
+
+use super::packets;
+use crate::inspect::standing::standing;
+use crate::migrate::gates;
+use crate::migrate::phase::{Check, Finding, Gate, Lasting, Step};
+use crate::migrate::removal::{Count, Removal, State, remove, restore};
+use crate::migrate::steps::{Facts, done};
+use crate::migrate::store::StoreError;
+use crate::migrate::world::{NodeWorld, StepError};
+
+/// Removes kube-proxy's rules.
+pub(in crate::migrate) struct RemoveRules;
+
+/// Where what is removed is kept.
+fn folder(world: &NodeWorld<'_>) -> PathBuf {
+    world.migration.dir.join("rules")
+}
+
+impl Step<NodeWorld<'_>> for RemoveRules {
+    fn id(&self) -> &'static str {
+        "remove-rules"
+    }
+
+    fn lasting(&self) -> Lasting {
+        Lasting::IfBegun
+    }
+
+    fn describe(&self, facts: &Facts) -> String {
+        format!(
+            "remove kube-proxy's {} rules and their chains, kept beside the journal; rules of others stay",
+            facts.rules
+        )
+    }
+
+    fn describe_undo(&self, _facts: &Facts) -> String {
+        "put kube-proxy's rules back in their places".to_owned()
+    }
+
+    fn check(&self, world: &mut NodeWorld<'_>) -> Result<Check, StepError> {
+        let now = State::read(world.node)?;
+        if !Removal::of(&now, None)?.is_empty() {
+            return Ok(Check::NotDone("rules of kube-proxy stand".to_owned()));
+        }
+        let told = world.dataplane()?.map(|dataplane| dataplane.rules_gone()).transpose()?.unwrap_or_default();
+        Ok(done(told, "the programs do not know that the rules are gone"))
+    }
+
+    fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
+        let folder = folder(world);
+        State::read(world.node)?.keep(&folder)?;
+        // First, since two may refuse what has no backend, but somebody has to.
+        world.installed()?.set_rules_gone(true)?;
+        let removed = remove(world.node, &State::kept(&folder)?, None)?;
+        world.note(format!("removed {}", words(&removed)));
+        Ok(())
+    }
+
+    /// The rules are back before the programs leave anything to them.
+    fn undo(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
+        let folder = folder(world);
+        if folder.exists() {
+            let restored = restore(world.node, &State::kept(&folder)?)?;
+            world.note(format!("put back {}", words(&restored)));
+        }
+        if let Some(mut dataplane) = world.dataplane()? {
+            dataplane.set_rules_gone(false)?;
+        }
+        // Kept no longer: kube-proxy may change its rules from now on.
+        match fs_err::remove_dir_all(&folder) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::Io { action: "remove", path: folder, source }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was put back was looked at until nothing was missing; only then what was kept has gone.
+    fn is_undone(&self, world: &mut NodeWorld<'_>) -> Result<bool, StepError> {
+        Ok(!folder(world).exists())
+    }
+}
+
+/// Rules, jumps and chains together, by what they are.
+fn words(counts: &[Count]) -> String {
+    if counts.is_empty() {
+        return "nothing: there was nothing to do".to_owned();
+    }
+    let total = |what: &str| counts.iter().filter_map(|count| count.numbers.get(what)).sum::<usize>();
+    format!("{} rules, {} chains and {} jumps to them", total("rules"), total("chains"), total("jumps"))
+}
+
+/// Nothing of kube-proxy's stands, and connects end no worse than before.
+pub(in crate::migrate) struct Removed;
+
+impl Gate<NodeWorld<'_>> for Removed {
+    fn describe(&self) -> &'static str {
+        "no rule of kube-proxy stands, and connects end no worse than before"
+    }
+
+    fn findings(&self, world: &mut NodeWorld<'_>) -> Result<Vec<Finding>, StepError> {
+        let left: Vec<String> = standing()?.iter().map(ToString::to_string).collect();
+        let rules = if left.is_empty() {
+            Finding::ok("rules", "none of kube-proxy's stand")
+        } else {
+            Finding::fail("rules", left.join("; "))
+        };
+        let mut out = vec![rules, packets::devices(world)?];
+        out.extend(gates::probes(world)?);
+        out.push(gates::errors(world)?);
+        Ok(out)
+    }
+}
