@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::raw::{self, Bpffs};
 use crate::cli::environment::{finish, kpx};
 use crate::cli::schema;
+use crate::dataplane::features::has_function;
 use crate::support;
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -104,6 +105,10 @@ fn programs_on_interfaces_are_what_bpftool_says() {
 #[test]
 fn links_to_interfaces_have_their_place() {
     if !support::privileged() {
+        return;
+    }
+    if !has_function("tcx_link_attach") {
+        println!("skipped: this kernel has no tcx (6.6)");
         return;
     }
     // The program and its link belong to this process; the interface to a namespace that only the binary enters.

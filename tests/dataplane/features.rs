@@ -12,7 +12,7 @@ use kpx::model::Protocol;
 use super::ground::{Ground, cluster_ip, table};
 
 /// Whether the kernel has a function, by its own list of symbols; copies that compilers make have suffixes.
-fn has_function(name: &str) -> bool {
+pub(crate) fn has_function(name: &str) -> bool {
     let symbols = fs_err::read_to_string("/proc/kallsyms").expect("the kernel lists its symbols");
     symbols.lines().any(|line| line.split_whitespace().nth(2).is_some_and(|s| s.split('.').next() == Some(name)))
 }
