@@ -128,12 +128,13 @@ fn copies_of_processors_are_told_apart() {
     let bpffs = Bpffs::new();
     let map = Map::new(raw::PERCPU_ARRAY, "kpxtest_percpu", 4, 4, 2, Types::default());
     let processors = aya::util::nr_cpus().expect("the kernel tells");
-    let copies: Vec<u8> = (0..processors).flat_map(|n| u64::try_from(n * 2).expect("small").to_ne_bytes()).collect();
+    let copies: Vec<u8> =
+        (0..processors).flat_map(|n| u64::try_from(n * 2 + 1).expect("small").to_ne_bytes()).collect();
     map.put(&1_u32.to_ne_bytes(), &copies);
     let pin = bpffs.path("percpu");
     map.pin(&pin);
     let shown = items(&inspect(&["-o", "json"], &pin));
-    let values: Vec<String> = (0..processors).map(|n| format!("{:02x}000000", n * 2)).collect();
+    let values: Vec<String> = (0..processors).map(|n| format!("{:02x}000000", n * 2 + 1)).collect();
     if cfg!(target_endian = "little") && processors < 128 {
         assert_eq!(shown[0]["values"], serde_json::json!(values));
     }

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// `BPF_MAP_TYPE_…`.
 pub(crate) const HASH: u32 = 1;
@@ -27,6 +28,11 @@ fn bpf<const N: usize>(command: i32, words: [u64; N]) -> i64 {
     let done = unsafe { libc::syscall(libc::SYS_bpf, command, words.as_mut_ptr(), size_of_val(&words)) };
     assert!(done >= 0, "bpf command {command}: {}", io::Error::last_os_error());
     done
+}
+
+/// Before Linux 5.11, maps count as locked memory. Who may not raise its limit learns from the map whether it was needed.
+fn unlimited_memory() {
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
 }
 
 fn descriptor(raw: i64) -> OwnedFd {
@@ -91,6 +97,7 @@ impl Map {
             pair(btf, u64::from(types.key)),
             pair(u64::from(types.value), 0),
         ];
+        unlimited_memory();
         Self { fd: descriptor(bpf(0, words)), key, value }
     }
 
