@@ -1,13 +1,19 @@
 //! What takes minutes and hours, on a machine whose clock jumps over idle time.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
-use kpx::dataplane::{Mode, Reason};
+use kpx::dataplane::{Dataplane, Mode, Reason, Timeouts};
 use kpx::model::{Frontend, Protocol};
+use kpx_abi::Exposure;
 
 use super::agent::Agent;
 use super::ground::{Ground, cluster_ip, table};
+use super::packets::services::{PORT, capacity, exposed, serve};
+use super::packets::states::{kernel_entries, nft};
+use super::packets::world::{CLUSTER_IP, REMOTE, World, set, socket};
 use super::server::Server;
 
 /// kube-proxy's default for `service.spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
@@ -15,13 +21,20 @@ const AFFINITY: Duration = Duration::from_hours(3);
 /// How much less or more than the time in question is surely on its one side, whatever a test's own steps take.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// Runs a test of hours where they pass in seconds, or prints why not.
-fn with_hours(test: impl FnOnce(&Ground) + Send) {
-    if std::env::var_os("KPX_VIRTUAL_TIME").is_none() {
+/// Whether hours pass in seconds; prints why not.
+fn hours_pass() -> bool {
+    let virtual_time = std::env::var_os("KPX_VIRTUAL_TIME").is_some();
+    if !virtual_time {
         println!("skipped: takes hours; a machine that jumps over idle time: cargo xtask test --kernels");
-        return;
     }
-    Ground::with(test);
+    virtual_time
+}
+
+/// Runs a test of hours where they pass in seconds.
+fn with_hours(test: impl FnOnce(&Ground) + Send) {
+    if hours_pass() {
+        Ground::with(test);
+    }
 }
 
 /// The server's name in an answer.
@@ -87,5 +100,156 @@ fn a_udp_flow_of_the_kernel_is_left_alone_for_as_long_as_conntrack_keeps_it() {
         assert_eq!(server(&after(&mut client, "old", Duration::from_hours(1))), "a");
         dataplane.set_mode(Mode::Drain).unwrap();
         assert_eq!(server(&after(&mut client, "old", Duration::from_hours(1))), "a");
+    });
+}
+
+/// The time-outs of the kernel's conntrack and what kube-proxy sets: a connection that says nothing is kept for a day.
+const TIMEOUTS: Timeouts = Timeouts {
+    opening: 60,
+    tcp: 86_400,
+    direct_tcp: 21_600,
+    sctp: 210,
+    half_closed: 120,
+    closing: 120,
+    closed: 10,
+    udp: 30,
+    udp_answered: 120,
+};
+
+/// Conntrack sees what a rule asks it about.
+const TRACK: &str = "
+table inet track {
+    chain forward { type filter hook forward priority filter; ct state new counter; }
+}";
+
+/// How long the kernel takes two datagrams and their answers for no more than that, and keeps them as if unanswered.
+const BRIEF: Duration = Duration::from_secs(3);
+
+/// A pod's flow by way of a ClusterIP to a pod of another node, of which the node's own conntrack knows too. Nothing in here
+/// wakes up by itself: that would fill hours with work.
+struct Flows<'a> {
+    world: &'a World,
+    dataplane: Dataplane,
+    listener: TcpListener,
+    datagrams: UdpSocket,
+}
+
+impl Flows<'_> {
+    /// Runs a test of hours with them, or prints why not.
+    fn with(test: impl FnOnce(Flows<'_>)) {
+        if !hours_pass() {
+            return;
+        }
+        World::with(|world| {
+            let (dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
+            serve(&mut tables, 1, CLUSTER_IP, 80, exposed(Exposure::ClusterIp), &[REMOTE]);
+            nft(world, TRACK);
+            world.inside("node", || set("netfilter/nf_conntrack_tcp_timeout_established", &TIMEOUTS.tcp.to_string()));
+            let at = socket(REMOTE[0], PORT);
+            let (listener, datagrams) = world.inside("remote", || (TcpListener::bind(at), UdpSocket::bind(at)));
+            let (listener, datagrams) = (listener.expect("the port is free"), datagrams.expect("the port is free"));
+            test(Flows { world, dataplane, listener, datagrams });
+        });
+    }
+
+    /// A connection: the client's end and the server's.
+    fn connect(&self) -> [TcpStream; 2] {
+        let client = self.world.inside("pod", || TcpStream::connect(socket(CLUSTER_IP[0], 80)).expect("it connects"));
+        let (server, _) = self.listener.accept().expect("a client comes");
+        let ends = [client, server];
+        carry(&ends);
+        ends
+    }
+
+    fn client(&self) -> UdpSocket {
+        let client = self.world.inside("pod", || UdpSocket::bind("0.0.0.0:0").expect("a socket can be bound"));
+        client.connect(socket(CLUSTER_IP[0], 80)).expect("there is a route");
+        client
+    }
+
+    /// A datagram that arrives, and its answer if there shall be one.
+    fn send(&self, client: &UdpSocket, answer: bool) {
+        let mut room = [0; 16];
+        client.send(b"question").expect("it is sent");
+        let (_, from) = self.datagrams.recv_from(&mut room).expect("it arrives");
+        if answer {
+            self.datagrams.send_to(b"answer", from).expect("it is sent");
+            let size = client.recv(&mut room).expect("the answer arrives");
+            assert_eq!(&room[..size], b"answer");
+        }
+    }
+
+    /// How many flows kpx knows, having forgotten what is over; and how many the node's conntrack.
+    fn known(&mut self) -> (usize, usize) {
+        self.dataplane.forget_flows(&TIMEOUTS).expect("the table can be read");
+        let entries = self.dataplane.conntrack().expect("the table can be read").len();
+        assert_eq!(entries % 2, 0, "each flow has two entries");
+        (entries / 2, kernel_entries(self.world, PORT).len())
+    }
+
+    /// The only flow there is lasts for so many seconds without a packet, at kpx and in the kernel, and no longer.
+    fn lasts(&mut self, seconds: u64) {
+        let (whole, margin) = (Duration::from_secs(seconds), MARGIN.min(Duration::from_secs(seconds / 2)));
+        sleep(whole.saturating_sub(margin));
+        assert_eq!(self.known(), (1, 1), "shortly before {whole:?} are over");
+        sleep(2 * margin);
+        assert_eq!(self.known(), (0, 0), "shortly after {whole:?} are over");
+    }
+}
+
+/// A word from each end to the other.
+fn carry([client, server]: &[TcpStream; 2]) {
+    for (mut from, mut to) in [(client, server), (server, client)] {
+        from.write_all(b"word").expect("the connection takes it");
+        let mut word = [0; 4];
+        to.read_exact(&mut word).expect("it arrives");
+        assert_eq!(&word, b"word");
+    }
+}
+
+#[test]
+fn datagrams_through_the_packet_path_are_remembered_as_long_as_by_the_kernel() {
+    Flows::with(|mut flows| {
+        let client = flows.client();
+        flows.send(&client, false);
+        flows.lasts(TIMEOUTS.udp);
+        flows.send(&client, true);
+        sleep(BRIEF);
+        // Each datagram begins the wait anew.
+        for _ in 0..5 {
+            flows.send(&client, true);
+            sleep(Duration::from_secs(TIMEOUTS.udp_answered).saturating_sub(MARGIN));
+            assert_eq!(flows.known(), (1, 1));
+        }
+        flows.send(&client, true);
+        flows.lasts(TIMEOUTS.udp_answered);
+        assert_eq!(flows.dataplane.counters().unwrap().of(Reason::FlowOpened), 2);
+    });
+}
+
+#[test]
+fn what_the_packet_path_has_begun_it_carries_on_for_hours_of_draining() {
+    Flows::with(|mut flows| {
+        let (ends, client) = (flows.connect(), flows.client());
+        flows.send(&client, true);
+        sleep(BRIEF);
+        flows.send(&client, true);
+        flows.dataplane.set_mode(Mode::Drain).unwrap();
+        for _ in 0..60 {
+            sleep(Duration::from_secs(TIMEOUTS.udp_answered).saturating_sub(MARGIN));
+            flows.send(&client, true);
+            assert_eq!(flows.known(), (2, 2));
+        }
+        carry(&ends);
+        // What is silent for too long is new, and new flows are the rules'.
+        sleep(Duration::from_secs(TIMEOUTS.udp_answered) + MARGIN);
+        assert_eq!(flows.known(), (1, 1));
+        client.send(b"question").expect("it is sent");
+        flows.datagrams.set_nonblocking(true).expect("a socket can be told not to wait");
+        sleep(Duration::from_secs(1));
+        let arrived = flows.datagrams.recv(&mut [0; 16]);
+        assert!(arrived.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));
+        carry(&ends);
+        assert_eq!(flows.dataplane.counters().unwrap().of(Reason::FlowOpened), 2);
     });
 }

@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 }
 
 /// The maps.
-pub(super) struct Tables {
+pub(crate) struct Tables {
     config: Array<MapData, Config>,
     index: HashMap<MapData, FrontendKey, FrontendRef>,
     frontends: Array<MapData, Frontend>,

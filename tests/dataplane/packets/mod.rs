@@ -14,7 +14,7 @@ pub(crate) mod peers;
 pub(crate) mod services;
 mod short_cut;
 mod sizes;
-mod states;
+pub(super) mod states;
 mod streams;
 mod upgrade;
 mod ways;

@@ -12,7 +12,7 @@ use super::world::{NEIGHBOUR, NODE, POD, REMOTE, World, at, socket};
 pub(crate) const PORT: u16 = 8080;
 
 /// A service for TCP and UDP in both families at this address and port: four services, numbered from this one on.
-pub(super) fn serve(
+pub(crate) fn serve(
     tables: &mut Tables,
     service: u32,
     addr: [&str; 2],

@@ -24,12 +24,12 @@ table inet hold {
     chain forward { type filter hook forward priority filter; ct state invalid counter drop; }
 }";
 
-pub(super) fn nft(world: &World, text: &str) {
+pub(crate) fn nft(world: &World, text: &str) {
     world.inside("node", || command::output("nft", ["-f", "-"], Some(text.as_bytes()))).expect("rules load");
 }
 
 /// The kernel's entries that speak of this port.
-pub(super) fn kernel_entries(world: &World, port: u16) -> Vec<String> {
+pub(crate) fn kernel_entries(world: &World, port: u16) -> Vec<String> {
     let list = |family| {
         let listed = world.inside("node", || command::output("conntrack", ["-L", "-f", family], None));
         String::from_utf8(listed.expect("conntrack lists")).expect("text")

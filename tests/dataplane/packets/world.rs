@@ -187,7 +187,7 @@ impl World {
     }
 
     /// The dataplane of the node, attached to all its devices, in this mode.
-    pub(super) fn dataplane(&self, capacity: &Capacity, mode: Mode) -> (Dataplane, Tables) {
+    pub(crate) fn dataplane(&self, capacity: &Capacity, mode: Mode) -> (Dataplane, Tables) {
         self.dataplane_of("node", &self.paths, &[NODE, BRIDGE].concat(), capacity, mode)
     }
 
