@@ -4008,7 +4008,7 @@ _kpx() {
             fi
             case "${prev}" in
                 --until)
-                    COMPREPLY=($(compgen -W "prepare load shadow sockets hold stop packets handover" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "prepare load shadow sockets hold stop packets handover remove release" -- "${cur}"))
                     return 0
                     ;;
                 --stop-command)

@@ -947,7 +947,9 @@ sockets\t'New connections of sockets are served by the hooks; the rules stay for
 hold\t'What keeps the kernel\'s conntrack and NAT at work stands beside the rules'
 stop\t'No kube-proxy writes rules any more'
 packets\t'New flows at network devices are served by the packet path; those that the kernel knows pass'
-handover\t'Running flows have changed hands'"
+handover\t'Running flows have changed hands'
+remove\t'kube-proxy\'s rules are gone'
+release\t'Nothing keeps conntrack and NAT at work for kpx\'s sake any more'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'"

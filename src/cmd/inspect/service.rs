@@ -222,7 +222,8 @@ impl ServiceReport {
                 self.missing.push(("conntrack".to_owned(), error.to_string()));
                 self.looked = context.globals.from.is_none();
             }
-            read => drop(read?),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
         }
         if context.globals.from.is_none() {
             let all = sockets::tcp().map_err(|error| Failure::new(format!("cannot list sockets: {error}")))?;
