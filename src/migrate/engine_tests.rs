@@ -12,6 +12,8 @@ struct Fake {
     parts: [[bool; 3]; STEPS],
     fuel: Option<u32>,
     gate_fails: Option<PhaseName>,
+    /// The step whose time has not come.
+    too_early: Option<usize>,
     /// What was done to which step, in order.
     log: RefCell<Vec<(usize, Action)>>,
 }
@@ -61,6 +63,10 @@ impl Step<Fake> for Bit {
         world.burn()?;
         let done = world.parts[self.0].iter().all(|p| *p);
         Ok(if done { Check::Done } else { Check::NotDone("a part is missing".into()) })
+    }
+
+    fn waits(&self, world: &mut Fake) -> Result<Option<String>, PowerCut> {
+        Ok((world.too_early == Some(self.0)).then(|| "a flow".to_owned()))
     }
 
     fn perform(&self, world: &mut Fake) -> Result<(), PowerCut> {
@@ -188,9 +194,37 @@ fn a_failed_gate_stops_and_the_phase_that_moved_traffic_is_undone() {
     let outcome = rig.run(Direction::Forward, None).unwrap();
     assert!(matches!(outcome, Outcome::GateFailed { phase: PhaseName::Sockets, undone: true, .. }));
     assert_eq!((rig.world.parts[3], rig.world.parts[4]), ([true; 3], [false; 3]));
+    let mut rig = Rig::new();
     rig.world.gate_fails = Some(PhaseName::Load);
     let outcome = rig.run(Direction::Forward, None).unwrap();
     assert!(matches!(outcome, Outcome::GateFailed { phase: PhaseName::Load, undone: false, .. }));
+}
+
+#[test]
+fn a_gate_that_was_gone_through_has_nothing_to_say_unless_something_was_done_anew() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.run(Direction::Forward, None).unwrap(), Outcome::Complete);
+    rig.world.gate_fails = Some(PhaseName::Load);
+    assert_eq!(rig.run(Direction::Forward, None).unwrap(), Outcome::Complete);
+    rig.world.parts[1] = [false; 3];
+    let outcome = rig.run(Direction::Forward, None).unwrap();
+    assert!(matches!(outcome, Outcome::GateFailed { phase: PhaseName::Load, undone: false, .. }));
+    assert!(rig.all(true), "what later phases rest on stays");
+}
+
+#[test]
+fn a_step_whose_time_has_not_come_ends_the_run_well_and_a_later_one_goes_on() {
+    let mut rig = Rig::new();
+    rig.world.too_early = Some(4);
+    let outcome = rig.run(Direction::Forward, None).unwrap();
+    assert_eq!(outcome, Outcome::Waiting { phase: PhaseName::Sockets, why: "a flow".into() });
+    assert!(matches!(rig.progress().end, Some(End::Waiting { phase: PhaseName::Sockets, .. })));
+    assert_eq!((rig.world.parts[3], rig.world.parts[4]), ([true; 3], [false; 3]));
+    rig.world.too_early = None;
+    assert_eq!(rig.run(Direction::Forward, None).unwrap(), Outcome::Complete);
+    assert!(rig.all(true));
+    rig.world.too_early = Some(4);
+    assert_eq!(rig.run(Direction::Forward, None).unwrap(), Outcome::Complete, "what is done waits for nothing");
 }
 
 #[test]

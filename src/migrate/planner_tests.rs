@@ -126,9 +126,9 @@ fn two_plans_of_one_node_are_equal_and_a_plan_survives_its_file() {
     let file = dir.path().join("node-a.plan");
     a.write(&file).unwrap();
     assert_eq!(Plan::read(&file).unwrap(), a);
-    fs_err::write(&file, a.to_json().replace("\"version\": 1", "\"version\": 99")).unwrap();
+    fs_err::write(&file, a.to_json().replace("\"version\": 2", "\"version\": 99")).unwrap();
     let refused = Plan::read(&file).unwrap_err().to_string();
-    assert!(refused.contains("version 99") && refused.contains("version 1"), "{refused}");
+    assert!(refused.contains("version 99") && refused.contains("version 2"), "{refused}");
 }
 
 #[test]
