@@ -112,13 +112,11 @@ fn there_and_back(name: &str, from: &Path, services: Option<PathBuf>, variant: &
 }
 
 #[test]
-#[ignore = "now and then the kernel refuses one flow on the way back (File exists), and the rollback waits for its end"]
 fn a_node_of_iptables_nft_goes_all_the_way_and_comes_back() {
     there_and_back("sw-nft", &world(), None, "nft", false);
 }
 
 #[test]
-#[ignore = "now and then the kernel refuses one flow on the way back (File exists), and the rollback waits for its end"]
 fn a_node_that_drops_what_it_forwards_goes_all_the_way_and_comes_back() {
     there_and_back("sw-nft-drop", &world(), None, "nft", true);
 }
@@ -130,13 +128,11 @@ fn legacy(name: &str, drop: bool) {
 }
 
 #[test]
-#[ignore = "now and then the kernel refuses one flow on the way back (File exists), and the rollback waits for its end"]
 fn a_node_of_iptables_legacy_goes_all_the_way_and_comes_back() {
     legacy("sw-leg", false);
 }
 
 #[test]
-#[ignore = "now and then the kernel refuses one flow on the way back (File exists), and the rollback waits for its end"]
 fn a_node_of_iptables_legacy_that_drops_goes_all_the_way_and_comes_back() {
     legacy("sw-leg-drop", true);
 }
