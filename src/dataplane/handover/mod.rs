@@ -135,7 +135,10 @@ fn check(dataplane: &Dataplane) -> Result<Netlink, HandoverError> {
 /// begun meanwhile. An error leaves flows on either side, each whole.
 pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> Result<TakenOver, HandoverError> {
     let mut netlink = check(dataplane)?;
-    let entries = listed(&mut netlink)?;
+    let mut entries = Vec::new();
+    netlink.dump(&wire::listing(), |kind, body| {
+        entries.extend(crate::inspect::conntrack::decode(kind, body));
+    })?;
     // Flows that go without a Service are looked at as well: they have ports that others must not get.
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| !entry.is_to_backend() || wanted(entry)).collect();
     let taken = dataplane.import_flows(&entries)?;
@@ -148,15 +151,6 @@ pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> 
         .collect();
     delete(&mut netlink, &deletions)?;
     Ok(taken)
-}
-
-/// What the kernel's conntrack knows.
-fn listed(netlink: &mut Netlink) -> Result<Vec<Entry>, NetlinkError> {
-    let mut entries = Vec::new();
-    netlink.dump(&wire::listing(), |kind, body| {
-        entries.extend(crate::inspect::conntrack::decode(kind, body));
-    })?;
-    Ok(entries)
 }
 
 fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request]) -> Result<(), NetlinkError> {
@@ -180,27 +174,20 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
     let mut netlink = check(dataplane)?;
     let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
     let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns, wanted);
-    // Flows that are over keep the port for a while that they were masqueraded with, and the packet path may have chosen it
-    // meanwhile.
-    let over = |entry: &Entry| matches!(entry.state, Some("TIME_WAIT" | "CLOSE"));
-    let over: HashMap<(u8, Ends), Entry> =
-        listed(&mut netlink)?.into_iter().filter(over).map(|entry| ((entry.protocol, entry.reply), entry)).collect();
     let mut given = Vec::new();
     for batch in flows.chunks(REQUESTS) {
         let ids: Vec<FlowId> = batch.iter().map(|flow| flow.id).collect();
         dataplane.set_unseen(&ids, true)?;
         std::thread::sleep(SETTLE);
         // What the kernel has seen of them looks like flows without translation, and would be in the way.
-        // So would be what it remembers from before the flow was taken over.
-        let old = |id: &FlowId| Ends { source: id.client, destination: id.frontend };
+        // So would be what it remembers from before the flow was taken over, and what it remembers for a while of a closed
+        // flow through another Service with the same ends: a client's port is soon used again.
         let stale: Vec<_> = batch
             .iter()
             .flat_map(|flow| {
-                let protocol = flow.id.protocol;
-                let answer = Ends { source: flow.backend, destination: flow.source.unwrap_or(flow.id.client) };
-                let over = over.get(&(protocol, answer)).map(|e| wire::deletion(protocol, &e.original, e.id));
-                let mine = [flow.translated, old(&flow.id)].map(|ends| wire::deletion(protocol, &ends, None));
-                mine.into_iter().chain(over)
+                let old = Ends { source: flow.id.client, destination: flow.id.frontend };
+                let answers = Ends { source: flow.backend, destination: flow.source.unwrap_or(flow.id.client) };
+                [flow.translated, old, answers].map(|ends| wire::deletion(flow.id.protocol, &ends, None))
             })
             .collect();
         delete(&mut netlink, &stale)?;

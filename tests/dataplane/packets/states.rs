@@ -60,7 +60,7 @@ impl Streams {
         Self { flows: world.inside(space, || [begin(0), begin(1)].into_iter().flatten().collect()) }
     }
 
-    fn ids(&self) -> Vec<FlowId> {
+    pub(super) fn ids(&self) -> Vec<FlowId> {
         self.flows.iter().map(|(id, _)| *id).collect()
     }
 
