@@ -170,8 +170,9 @@ pub(super) fn renew(
     named: &BTreeMap<u32, String>,
     before: &mut dyn FnMut() -> Result<(), DataplaneError>,
 ) -> Result<(), DataplaneError> {
-    for index in indexes {
-        for hook in &PACKET_HOOKS {
+    // What the programs before routing write, those after it have to know.
+    for hook in &PACKET_HOOKS {
+        for index in indexes {
             let link = pin(paths, hook.program, *index);
             if link.exists() {
                 renew_one(&link, &programs.join(hook.program), before)?;
@@ -184,9 +185,11 @@ pub(super) fn renew(
                 })?;
             }
         }
-        // A kernel that has lost the short cut's helpers is another kernel, and has no pins.
-        let short_cut = programs.join(SHORT_CUT);
-        if short_cut.exists() {
+    }
+    // A kernel that has lost the short cut's helpers is another kernel, and has no pins.
+    let short_cut = programs.join(SHORT_CUT);
+    if short_cut.exists() {
+        for index in indexes {
             renew_one(&pin(paths, SHORT_CUT, *index), &short_cut, before)?;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use kpx_abi::packet::signal;
-use kpx_abi::{Addr, Config, Flow as AbiFlow, FlowState, Role, Stage, Timeouts, Tuple, map_name, stage};
+use kpx_abi::{Addr, Config, Flow as AbiFlow, FlowState, Role, Stage, Timeouts, Tuple, map_name, masquerade_of, stage};
 
 use super::error::DataplaneError;
 use super::maps::failed;
@@ -63,7 +63,7 @@ impl FlowId {
     pub(super) fn key(&self) -> Tuple {
         let (src, sport) = reconcile::endpoint(self.client);
         let (dst, dport) = reconcile::endpoint(self.frontend);
-        Tuple { src, dst, sport, dport, proto: self.protocol, pad: [0; 3] }
+        Tuple { src, dst, sport, dport, proto: self.protocol, halfway: 0, pad: [0; 2] }
     }
 }
 
@@ -208,7 +208,11 @@ impl Dataplane {
 
 fn entry(flows: &HashMap<Tuple, AbiFlow>, image: &Image, key: &Tuple, flow: &AbiFlow, now: u64) -> Flow {
     // A packet's answer is what its translation reversed names.
-    let other = flows.get(&flow.to.reversed());
+    let other = if flow.role == Role::Unmasquerade as u8 {
+        masquerade_of(&flow.to, |key| flows.get(key)).map(|(_, other)| other)
+    } else {
+        flows.get(&flow.to.reversed())
+    };
     let last = other.map_or(flow.last_ns, |other| other.last_ns.max(flow.last_ns));
     let stage = stage(flow.seen, other.map_or(0, |other| other.seen));
     let limit = Timeouts::default().limit_of(key.proto, flow.options, stage);

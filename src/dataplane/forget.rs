@@ -185,8 +185,11 @@ fn relatives<E>(
     };
     let Some(reply) = find(answer)? else { return Ok(()) };
     find(reply.to.reversed())?;
-    if let Some(masquerade) = find(answer.reversed())? {
-        find(masquerade.to.reversed())?;
+    // Layout 3 did not tell halves of the way apart.
+    for key in [answer.reversed().halfway(), answer.reversed()] {
+        if let Some(masquerade) = find(key)? {
+            find(masquerade.to.reversed())?;
+        }
     }
     Ok(())
 }

@@ -63,5 +63,5 @@ fn kernel_flow(entry: &Entry) -> KernelFlow {
 
 fn tuple(source: SocketAddr, destination: SocketAddr, proto: u8) -> Tuple {
     let ((src, sport), (dst, dport)) = (reconcile::endpoint(source), reconcile::endpoint(destination));
-    Tuple { src, dst, sport, dport, proto, pad: [0; 3] }
+    Tuple { src, dst, sport, dport, proto, halfway: 0, pad: [0; 2] }
 }

@@ -1,7 +1,7 @@
 //! The maps' names, the version of their layout, and the configuration.
 
 /// Version of the layout of all maps; a change to any type of this crate raises it.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Names of the maps: at most 15 characters, the kernel's limit.
 pub mod map_name {

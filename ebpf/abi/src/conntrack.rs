@@ -9,6 +9,9 @@
 //! ```
 //!
 //! Each arrow is an entry: [`Role::Forward`], [`Role::Masquerade`], [`Role::Unmasquerade`], [`Role::Reply`].
+//!
+//! The third column's key says that it is halfway ([`Tuple::halfway`]): another node that masquerades may send a packet
+//! with these very addresses and ports straight to the backend, and that one is to stay as it is.
 
 use crate::packet::{proto, signal};
 use crate::{Addr, is_v4, same};
@@ -27,16 +30,34 @@ pub struct Tuple {
     pub dport: u16,
     /// IANA protocol number.
     pub proto: u8,
+    /// 1 of a packet that has been translated before routing and will be once more after it; 0 of any other, and of all
+    /// before layout 4.
+    pub halfway: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 impl Tuple {
-    /// The tuple of a packet that answers.
+    /// The same, of a packet between its two translations.
+    #[inline(always)]
+    #[must_use]
+    pub const fn halfway(self) -> Self {
+        Self { halfway: 1, ..self }
+    }
+
+    /// The same, of a packet as it comes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn plain(self) -> Self {
+        Self { halfway: 0, ..self }
+    }
+
+    /// The tuple of a packet that answers. An answer is never halfway: its second translation finds it as it comes.
     #[inline(always)]
     #[must_use]
     pub const fn reversed(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, proto: self.proto, pad: [0; 3] }
+        let Self { src, dst, sport, dport, proto, .. } = *self;
+        Self { src: dst, dst: src, sport: dport, dport: sport, proto, halfway: 0, pad: [0; 2] }
     }
 
     /// Whether it is of IPv4.
@@ -88,7 +109,8 @@ pub enum Hook {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow {
-    /// What the packet becomes. Of [`Role::Masquerade`]: all zero until the first packet leaves by a device.
+    /// What the packet becomes, and so the key of its second translation if there is one. Of [`Role::Masquerade`]: all
+    /// zero until the first packet leaves by a device.
     pub to: Tuple,
     /// `CLOCK_MONOTONIC` nanoseconds of a packet within the last second of use ([`TOUCH_NS`]).
     pub last_ns: u64,
@@ -343,21 +365,18 @@ pub fn open<F: Flows>(
     if !found {
         return Err(Failure::NoPort);
     }
+    room.key = *to;
+    room.key.halfway = 1;
     if masquerade {
-        room.key = *to;
-        room.flow.to = Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, pad: [0; 3] };
+        room.flow.to = Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, halfway: 0, pad: [0; 2] };
         room.flow.role = MASQUERADE;
         flows.put(&room.key, &room.flow)?;
-    } else {
+    } else if flows.get(&room.key).is_some() {
         // What a former flow with these addresses left.
-        room.key = *to;
-        if let Some(other) = flows.get(&room.key)
-            && other.role == MASQUERADE
-        {
-            flows.forget(&room.key);
-        }
+        flows.forget(&room.key);
     }
     room.flow.to = *to;
+    room.flow.to.halfway = masquerade as u8;
     room.flow.role = FORWARD;
     room.flow.seen = signal::OPENS;
     flows.put(&opening.request, &room.flow)?;
@@ -372,7 +391,7 @@ pub(crate) const fn free(other: &Flow, answer: &Tuple) -> bool {
 }
 
 /// Chooses the source of a flow whose first packet leaves by a device with this address; `to` becomes what its packets
-/// are. `key` is the packet as the backend would see it without masquerade, `flow` its entry.
+/// are. `key` is that of the packet's entry.
 #[inline(always)]
 pub fn masquerade<F: Flows>(
     flows: &mut F,
@@ -390,6 +409,7 @@ pub fn masquerade<F: Flows>(
     room.flow.role = UNMASQUERADE;
     room.flow.seen = 0;
     *to = *key;
+    to.halfway = 0;
     to.src = *addr;
     to.sport = ports.pick(flows.random());
     let mut found = false;
@@ -525,6 +545,13 @@ impl Timeouts {
     }
 }
 
+/// The entry that masquerades what has such answers, and its key.
+#[cfg(any(test, feature = "user"))]
+pub fn masquerade_of<F>(answer: &Tuple, mut get: impl FnMut(&Tuple) -> Option<F>) -> Option<(Tuple, F)> {
+    // Layout 3 did not tell halves of the way apart.
+    [answer.reversed().halfway(), answer.reversed()].into_iter().find_map(|key| Some((key, get(&key)?)))
+}
+
 /// The entries whose flow is over by this time.
 ///
 /// A flow's age is that of its younger direction. Entries that a flow's end or a race has left alone are over
@@ -564,7 +591,8 @@ pub fn expired<S: std::hash::BuildHasher>(
             let reply = if flow.role == UNMASQUERADE { flow.to } else { key.reversed() };
             // One of several sources that a race has chosen: the others are never used again.
             let forgotten = flow.role == UNMASQUERADE
-                && entries.get(&flow.to.reversed()).is_none_or(|chosen| chosen.to.reversed() != *key);
+                && masquerade_of(&flow.to, |key| entries.get(key))
+                    .is_none_or(|(_, chosen)| chosen.to.reversed() != *key);
             match entries.get(&reply) {
                 Some(other) if other.role == REPLY && !forgotten => answer_is_over(&reply, other),
                 _ => alone(key, flow),

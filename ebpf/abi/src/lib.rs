@@ -51,12 +51,12 @@ mod user;
 
 pub use addr::{Addr, flow_hash, is_loopback, is_stand_in, is_v4, owner, same, stand_in, unspecified};
 pub use config::{Config, LAYOUT_VERSION, Mode, Options, map_name};
-#[cfg(any(test, feature = "user"))]
-pub use conntrack::expired;
 pub use conntrack::{
     Failure, Flow, FlowState, Flows, Full, Hook, Opening, PortRange, Role, Room, Stage, TOUCH_NS, TRIES, Timeouts,
     Tuple, masquerade, open, replaceable, stage,
 };
+#[cfg(any(test, feature = "user"))]
+pub use conntrack::{expired, masquerade_of};
 pub use device::Device;
 pub use flow::{Datagram, Known, datagram};
 pub use lookup::{ATTEMPTS, DropReason, Maps, Origin, Request, Verdict, keeps, list, lookup};

@@ -153,7 +153,7 @@ const fn carries_ports(protocol: u8) -> bool {
 #[inline(always)]
 const fn packet(network: u32, length: u32, ipv6: bool) -> Packet {
     Packet {
-        tuple: Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, pad: [0; 3] },
+        tuple: Tuple { src: [0; 16], dst: [0; 16], sport: 0, dport: 0, proto: 0, halfway: 0, pad: [0; 2] },
         network,
         transport: 0,
         fragment: 0,

@@ -62,8 +62,8 @@ impl Table {
     fn open(&mut self, opening: &Opening) -> Result<Tuple, Failure> {
         let mut to = Tuple::default();
         open(self, opening, PORTS, SECOND, &mut Room::default(), &mut to)?;
-        if self.entries.get(&to).is_some_and(Flow::undecided) {
-            let key = to;
+        let key = to.halfway();
+        if self.entries.get(&key).is_some_and(Flow::undecided) {
             masquerade(self, &key, &addr(250), PORTS, SECOND, &mut Room::default(), &mut to)?;
         }
         Ok(to)
@@ -83,7 +83,8 @@ fn opening(client: u8, sport: u16, frontend: u8, backend: u8, masquerade: bool) 
             sport: sport.to_be(),
             dport: 80_u16.to_be(),
             proto: proto::TCP,
-            pad: [0; 3],
+            halfway: 0,
+            pad: [0; 2],
         },
         backend_addr: addr(200 + backend),
         backend_port: 8080_u16.to_be(),
@@ -161,6 +162,18 @@ proptest! {
         }
         let later = now + 1_000_000 * SECOND;
         prop_assert_eq!(expired(&table.entries, &Timeouts::default(), later).len(), table.entries.len());
+    }
+}
+
+#[test]
+fn what_looks_like_a_flow_halfway_is_not_taken_for_it() {
+    let mut table = Table::default();
+    let opening = opening(1, 1, 0, 0, true);
+    table.open(&opening).unwrap();
+    // Another node masquerades too, and happens to choose the same port for the same backend.
+    let straight = table.entries[&opening.request].to.plain();
+    for hook in [Hook::Ingress, Hook::Egress] {
+        assert_eq!(table.pass(hook, straight), straight);
     }
 }
 

@@ -22,7 +22,7 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use kpx_abi::packet::{Extent, Kind, Packet, parse, proto, signal};
 use kpx_abi::{
-    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, Options, PortRange, Reason, Role, masquerade, replaceable,
+    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, Options, PortRange, Reason, Role, Tuple, masquerade, replaceable,
 };
 
 use crate::maps::{Kernel, count, settings};
@@ -102,7 +102,8 @@ fn run(skb: Skb, egress: bool) -> i32 {
         },
         Kind::Whole | Kind::FirstFragment => {}
     }
-    let flow = Conntrack.find(&scratch.packet.tuple);
+    // What the node itself sends is masqueraded by nobody here.
+    let flow = find(&mut scratch.packet.tuple, egress, egress && skb.came_by() != 0);
     if let Some(flow) = flow {
         // SAFETY: an element of the map; its role and device never change.
         let (state, here, role, direct, answered_there) = unsafe {
@@ -166,6 +167,24 @@ fn read(skb: Skb, scratch: &mut Scratch) -> bool {
             false
         }
     }
+}
+
+/// What is known of a packet with this key, which afterwards is the entry's. After routing, what has been translated
+/// before it (`again`) may be halfway.
+#[inline(always)]
+fn find(key: &mut Tuple, egress: bool, again: bool) -> Option<*mut Flow> {
+    let known = Conntrack.find(key);
+    // SAFETY: an element of the map; its role and device never change.
+    if !again || known.is_some_and(|flow| here(unsafe { &*flow }, egress)) {
+        return known;
+    }
+    key.halfway = 1;
+    let second = Conntrack.find(key);
+    if second.is_none() {
+        key.halfway = 0;
+        return known;
+    }
+    second
 }
 
 /// Whether an entry applies at this hook.

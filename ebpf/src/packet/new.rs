@@ -108,7 +108,14 @@ fn collides(scratch: &mut Scratch) -> bool {
         return false;
     }
     scratch.room.key = request.reversed();
-    let Some(other) = Conntrack.get(&scratch.room.key) else { return false };
+    let Some(other) = Conntrack.get(&scratch.room.key) else {
+        // What a flow that is over has left would translate this one's packets after routing.
+        scratch.room.key = request.halfway();
+        if Conntrack.find(&scratch.room.key).is_some() {
+            Conntrack.forget(&scratch.room.key);
+        }
+        return false;
+    };
     if other.role != Role::Reply as u8 || other.device != 0 || other.has(Flow::TAKEN) {
         return false;
     }

@@ -3,10 +3,10 @@
 use kpx_abi::packet::{Extent, Kind, parse};
 use kpx_abi::{Flow, FlowState, Reason, Role, same};
 
-use super::flows::{Conntrack, Scratch};
+use super::flows::Scratch;
 use super::rewrite::{address_diff, port_diff, write_addresses, write_ports};
 use super::skb::{Checksum, Skb};
-use super::{DROP, NEXT, here, mark};
+use super::{DROP, NEXT, find, here, mark};
 use crate::maps::count;
 
 /// The error is about an answer that was not seen here, and is for a backend on another node.
@@ -26,7 +26,8 @@ pub fn translate(skb: Skb, scratch: &mut Scratch) -> i32 {
     scratch.quoted = quoted;
     let quoted = &scratch.quoted;
     scratch.room.key = quoted.tuple.reversed();
-    let Some(flow) = Conntrack.find(&scratch.room.key) else { return NEXT };
+    let egress = scratch.egress;
+    let Some(flow) = find(&mut scratch.room.key, egress, egress) else { return NEXT };
     // SAFETY: an element of the map, whose words change one by one at most.
     unsafe {
         if (*flow).state != FlowState::Translate as u8 || (*flow).has(Flow::TAKEN) {

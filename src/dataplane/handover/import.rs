@@ -173,7 +173,7 @@ fn one(
     refuse(known.has(&arrives.dst, AddressFlags::LOCAL), Unfit::OwnBackend)?;
     let seen = seen(entry)?;
     // An earlier import of the same flow has left its entries.
-    let earlier = mine.get(&request).filter(|flow| flow.role == Role::Forward as u8).map(|flow| flow.to);
+    let earlier = mine.get(&request).filter(|flow| flow.role == Role::Forward as u8).map(|flow| flow.to.plain());
     let masqueraded = arrives.src != request.src;
     let between = if masqueraded {
         between(&request, &arrives, earlier, known.ports, used).ok_or(Unfit::NoPort)?
@@ -199,10 +199,11 @@ fn one(
     let mut part = Vec::new();
     part.push((between.reversed(), flow(Role::Reply, request.reversed(), seen[1])));
     if masqueraded {
-        part.push((between, flow(Role::Masquerade, arrives, seen[0])));
+        part.push((between.halfway(), flow(Role::Masquerade, arrives, seen[0])));
         part.push((arrives.reversed(), flow(Role::Unmasquerade, between.reversed(), seen[1])));
     }
-    part.push((request, flow(Role::Forward, between, seen[0])));
+    let to = if masqueraded { between.halfway() } else { between };
+    part.push((request, flow(Role::Forward, to, seen[0])));
     Ok(part)
 }
 

@@ -42,10 +42,9 @@ fn both(world: &World, family: usize, port: u16, first: &str, second: &str) -> V
                 talk.echo(100_000);
             }
         }
-        let socket = UdpSocket::bind(&from).expect("the port is free");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+        let (socket, answer) = ask_from(&from, first);
         let ask = |to: &str| seen(&exchange(&socket, to, 100).expect("it answers"), port);
-        let datagrams = [ask(first), ask(second)];
+        let datagrams = [seen(&answer, port), ask(second)];
         for _ in 0..3 {
             assert_eq!([ask(first), ask(second)], datagrams, "every datagram's way is that of the first");
         }
@@ -110,6 +109,53 @@ fn a_flow_by_way_of_a_service_and_one_without_work_at_once_as_by_rules() {
         assert!(counters.of(Reason::SetApart) >= 4, "{counters:?}");
         assert_eq!(counters.of(Reason::ToldApart), 0, "{counters:?}");
     });
+}
+
+/// A masqueraded flow is, between its two translations, what the client's own flow to the backend would be from that port.
+/// Another node that masquerades chooses from the same ports.
+#[test]
+fn a_flow_without_a_service_may_look_like_another_halfway() {
+    World::with(|world| {
+        let _servers = servers(world);
+        let (dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
+        services(&mut tables, REMOTE);
+        let halfway = |pod: &str, protocol: u8| {
+            let flows = dataplane.conntrack().unwrap();
+            let wanted = ("masquerade", protocol, pod.parse().ok());
+            let found = flows.iter().find(|flow| (flow.kind, flow.protocol, Some(flow.source.ip())) == wanted);
+            found.expect("it is masqueraded").source.port()
+        };
+        for (family, pod) in POD.into_iter().enumerate() {
+            let (frontend, backend) = (at(CLUSTER_IP[family], 81), at(REMOTE[family], PORT));
+            let (mut served, datagrams, before) = world.inside("pod", || {
+                let (served, _) = Talk::over(connect_from(&at(pod, 43_000), &frontend).unwrap()).unwrap();
+                let (datagrams, before) = ask_from(&at(pod, 43_000), &frontend);
+                (served, datagrams, before)
+            });
+            let ports = [halfway(pod, 6), halfway(pod, 17)];
+            world.inside("pod", || {
+                let straight = connect_from(&at(pod, ports[0]), &backend).expect("it connects");
+                let (mut direct, answer) = Talk::over(straight).unwrap();
+                assert_eq!(seen(&answer, ports[0]).client, pod, "{answer}");
+                let (straight, answer) = ask_from(&at(pod, ports[1]), &backend);
+                assert_eq!(seen(&answer, ports[1]).client, pod, "{answer}");
+                for _ in 0..3 {
+                    direct.echo(100_000);
+                    served.echo(100_000);
+                    assert_eq!(exchange(&straight, &backend, 100).unwrap(), answer);
+                    assert_eq!(exchange(&datagrams, &frontend, 100).unwrap(), before);
+                }
+            });
+        }
+    });
+}
+
+/// A socket and the answer to its first datagram.
+fn ask_from(from: &str, to: &str) -> (UdpSocket, String) {
+    let socket = UdpSocket::bind(from).expect("the port is free");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+    let answer = exchange(&socket, to, 100).unwrap_or_else(|error| panic!("{from} to {to}: {error}"));
+    (socket, answer)
 }
 
 /// Pods of one bridge, whose answers no rule would ever see.

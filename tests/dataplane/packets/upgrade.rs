@@ -15,11 +15,20 @@ const DEVICES: [&str; 4] = ["eth0", "br0", "pod", "neighbour"];
 
 #[test]
 fn layout_2_and_then_its_programs_are_replaced_under_traffic() {
+    replaced_from(2);
+}
+
+#[test]
+fn layout_3_and_then_its_programs_are_replaced_under_traffic() {
+    replaced_from(3);
+}
+
+fn replaced_from(layout: u32) {
     World::with(|world| {
         let cgroup = world.paths.cgroup.join(format!("kpx-upgrade-{}", std::process::id()));
         fs_err::create_dir(&cgroup).expect("root can make a cgroup");
         let paths = Paths { pins: world.paths.pins.clone(), cgroup };
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(world, &paths)));
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| upgrade(world, &paths, layout)));
         let _ = world.inside("node", || Dataplane::remove(&paths));
         for _ in 0..100 {
             if fs_err::remove_dir(&paths.cgroup).is_ok() {
@@ -31,9 +40,9 @@ fn layout_2_and_then_its_programs_are_replaced_under_traffic() {
     });
 }
 
-fn upgrade(world: &World, paths: &Paths) {
+fn upgrade(world: &World, paths: &Paths, layout: u32) {
     let config = Config {
-        layout_version: 2,
+        layout_version: layout,
         mode: Mode::Active as u32,
         yield_ns: 1_000_000_000,
         snat_first: 10_000,
@@ -41,7 +50,7 @@ fn upgrade(world: &World, paths: &Paths) {
         ..Config::default()
     };
     world.inside("node", || {
-        old::install(&old::object(2), paths, &DEVICES);
+        old::install(&old::object(layout), paths, &DEVICES);
         old::set(paths, "kpx_config", 0, config);
         let mut tables = Tables::open(paths);
         for device in DEVICES {
@@ -77,7 +86,7 @@ fn upgrade(world: &World, paths: &Paths) {
     assert_eq!(before.len(), 10 + 2 * DEVICES.len());
     std::thread::sleep(Duration::from_secs(2));
     let mut links = before;
-    for (phase, from) in [("layout", 2), ("programs", LAYOUT_VERSION)] {
+    for (phase, from) in [("layout", layout), ("programs", LAYOUT_VERSION)] {
         traffic.phase(phase);
         let dataplane = world.inside("node", || Dataplane::install(paths, &Capacity::default())).expect("taken over");
         assert_eq!(dataplane.upgraded(), Some(&Upgrade { from, to: LAYOUT_VERSION }), "{phase}");
