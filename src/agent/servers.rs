@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::http::{self, Answer};
 use super::metrics::label;
 use super::status::{Health, HealthCheck, Shared};
+use crate::inspect::kube::AGENTS_MODE;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -62,7 +63,7 @@ pub(super) async fn metrics(at: SocketAddr, shared: Arc<Shared>) {
     http::serve(at, shared, move |request: &Request<Incoming>| match request.uri().path() {
         "/metrics" => http::answer(StatusCode::OK, OPEN_METRICS, state.metrics.text()),
         // Tools compare it with `iptables`, `ipvs` and `nftables`, and must not take this for one of them.
-        "/proxyMode" => http::answer(StatusCode::OK, TEXT, "ebpf"),
+        "/proxyMode" => http::answer(StatusCode::OK, TEXT, AGENTS_MODE),
         "/healthz" => http::answer(StatusCode::OK, TEXT, "ok"),
         _ => http::not_found(),
     })

@@ -66,6 +66,9 @@ pub enum Item {
     /// `nft -j list table` of each table but kube-proxy's and iptables-nft's, and `nft -j list chain` of those of iptables-nft's
     /// chains that hold rules it may not have written, joined; a whole ruleset serves as well.
     NftOthers,
+    /// kube-proxy's tables of nftables mode as `nft list table` prints them, which `nft -f` takes back; a whole ruleset serves as
+    /// well.
+    NftTables,
     /// `nfacct list`.
     Nfacct,
     /// `ipset save`.
@@ -128,7 +131,7 @@ use Variant::{Legacy, Nft};
 
 impl Item {
     /// Every item, in the order in which a snapshot takes them: what changes fastest is read close together.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Host,
         Self::IptablesSave(V4, Legacy),
         Self::IptablesSave(V6, Legacy),
@@ -161,6 +164,7 @@ impl Item {
         Self::Setup,
         Self::BpfObjects,
         Self::NftOthers,
+        Self::NftTables,
         Self::NftRuleset,
     ];
 
@@ -174,6 +178,7 @@ impl Item {
             Self::IptablesSave(V6, Nft) => "ip6tables-nft-save",
             Self::NftRuleset => "nft-ruleset",
             Self::NftOthers => "nft-others",
+            Self::NftTables => "nft-kube-proxy",
             Self::Nfacct => "nfacct",
             Self::Ipset => "ipset",
             Self::Addresses => "addresses",
@@ -214,6 +219,7 @@ impl Item {
             Self::IptablesSave(V6, Nft) => &["ip6tables-nft-save.txt"],
             Self::NftRuleset => &["nft-ruleset.json"],
             Self::NftOthers => &["nft-others.json", "nft-ruleset.json"],
+            Self::NftTables => &["nft-kube-proxy.txt", "nft-ruleset.txt"],
             Self::Nfacct => &["nfacct-list.txt"],
             Self::Ipset => &["ipset-save.txt"],
             Self::Addresses => &["ip-addr.json"],

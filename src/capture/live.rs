@@ -13,7 +13,9 @@ use super::iptables::XtablesTool;
 use super::item::{Item, Variant};
 use super::kernel::Part;
 use super::setup::Setup;
-use super::{Captured, NodeOptions, api, conntrack, ipvs, listeners, locks, nft, processes, proxy, recent, sysctl};
+use super::{
+    Captured, NodeOptions, api, conntrack, ipvs, listeners, listing, locks, nft, processes, proxy, recent, sysctl,
+};
 use crate::model::Family;
 
 /// This node, in the network namespace that the process is in.
@@ -48,6 +50,7 @@ impl Live {
                 Ok(nothing(Part::NfTables, b"{\"nftables\": []}\n"))
             }
             Item::NftOthers => nft::others(),
+            Item::NftTables => listing::tables(),
             Item::Nfacct if !there(item, Part::Nfacct)? => Ok(nothing(Part::Nfacct, b"")),
             Item::Ipset if !there(item, Part::IpSet)? => Ok(nothing(Part::IpSet, b"")),
             Item::NftRuleset | Item::Nfacct | Item::Ipset | Item::Addresses | Item::Routes | Item::RouteRules => {
@@ -104,6 +107,7 @@ pub(super) fn source(item: Item) -> String {
         Item::XtablesLock => LOCKS.to_owned(),
         Item::BpfObjects => BPF.to_owned(),
         Item::NftOthers => nft::SOURCE.to_owned(),
+        Item::NftTables => listing::SOURCE.to_owned(),
         Item::Listeners => SOCKETS.to_owned(),
         Item::Processes => PROCESSES.to_owned(),
         Item::Setup => SETUP.to_owned(),

@@ -10,6 +10,7 @@ pub mod iptables;
 pub mod ipvs;
 pub mod kube;
 pub mod nftables;
+pub mod proxy_rules;
 pub mod recent;
 pub mod remembered;
 pub mod sockets;

@@ -60,9 +60,9 @@ pub enum LabError {
     /// Raw state could not be read.
     #[error(transparent)]
     Capture(#[from] CaptureError),
-    /// The iptables rules could not be lifted.
+    /// kube-proxy's rules could not be lifted.
     #[error(transparent)]
-    Rules(#[from] crate::inspect::iptables::IptablesError),
+    Rules(#[from] crate::inspect::proxy_rules::RulesError),
     /// The API objects could not be lifted.
     #[error(transparent)]
     Objects(#[from] crate::inspect::kube::KubeError),

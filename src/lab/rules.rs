@@ -69,6 +69,14 @@ impl Rules {
     }
 }
 
+/// Makes tables that nft has listed, in the thread's network namespace.
+pub(super) fn load_tables(listing: &str) -> Result<(), LabError> {
+    if !listing.is_empty() {
+        command::output("nft", ["-f", "-"], Some(listing.as_bytes()))?;
+    }
+    Ok(())
+}
+
 /// Restores ipsets, in the thread's network namespace.
 pub fn restore_ipsets(saved: &[u8]) -> Result<(), LabError> {
     if !saved.iter().all(u8::is_ascii_whitespace) {

@@ -12,9 +12,9 @@ use super::network::{Network, NodeAddresses, Role, parse};
 use super::rules::Rules;
 use super::state::Names;
 use super::{LabError, sysctl};
-use crate::capture::{Captured, Item, Node, Variant};
-use crate::inspect::iptables;
+use crate::capture::{Captured, Item, Node, Variant, nft_table};
 use crate::inspect::kube::{self, KubeError};
+use crate::inspect::proxy_rules::{self, ProxyRules};
 use crate::model::{Detector, Exposure, Family, Frontend, NoBackends, Protocol, ServiceTable, TrafficSource};
 
 /// Where a client is.
@@ -72,6 +72,8 @@ pub struct Spec {
     pub(super) network: Network,
     pub(super) beside: Vec<IpAddr>,
     pub(super) rules: Vec<Rules>,
+    /// kube-proxy's tables of nftables mode.
+    pub(super) tables: String,
     pub(super) ipsets: Vec<u8>,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>>,
@@ -97,9 +99,15 @@ impl Spec {
     /// Takes a recorded (or live) node apart.
     pub fn read(node: &Node, name: &str) -> Result<Self, LabError> {
         let names = Names::new(name)?;
-        let rules = rules(node)?;
+        let (rules, tables) = (rules(node)?, tables(node)?);
+        if !rules.iter().any(Rules::serve) && tables.is_empty() {
+            return Err(LabError::Unsupported {
+                reason: "kube-proxy serves it in another mode than iptables and nftables, or does not serve it at all",
+            });
+        }
         // What the rules do is what clients will meet; what the API asks for has to have backends too.
-        let table = iptables::read_node(node)?.table;
+        let table = proxy_rules::read_node(node)?.rules.into_iter().next().map(ProxyRules::into_table);
+        let table = table.unwrap_or_default();
         let asked = objects(node)?;
         let mut nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
         let node_name = match asked.as_ref() {
@@ -146,6 +154,7 @@ impl Spec {
             beside: others.iter().flat_map(|other| other.internal.iter().copied()).collect(),
             network,
             rules,
+            tables,
             ipsets: bytes(node, Item::Ipset)?.unwrap_or_default(),
             sysctls,
             listeners,
@@ -164,7 +173,8 @@ impl Spec {
                 rules.text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"[") || line.starts_with(b"-A"));
             format!("iptables-{} {}: {}", rules.variant, rules.family, number.count())
         };
-        self.rules.iter().map(one).collect::<Vec<_>>().join(", ")
+        let tables = (!self.tables.is_empty()).then(|| "nftables: kube-proxy's tables".to_owned());
+        self.rules.iter().map(one).chain(tables).collect::<Vec<_>>().join(", ")
     }
 
     /// The frontends that clients at one place use.
@@ -252,12 +262,13 @@ fn rules(node: &Node) -> Result<Vec<Rules>, LabError> {
             }
         }
     }
-    if !rules.iter().any(Rules::serve) {
-        return Err(LabError::Unsupported {
-            reason: "kube-proxy serves it in another mode than iptables, or does not serve it at all",
-        });
-    }
     Ok(rules)
+}
+
+fn tables(node: &Node) -> Result<String, LabError> {
+    let listing = bytes(node, Item::NftTables)?.unwrap_or_default();
+    let listing = String::from_utf8_lossy(&listing);
+    Ok(Family::BOTH.into_iter().filter_map(|family| nft_table(&listing, family)).collect())
 }
 
 #[derive(Deserialize)]

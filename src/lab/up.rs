@@ -156,6 +156,7 @@ impl Lab {
         build_namespaces(spec)?;
         netns::inside(&names.node(), || {
             rules::restore_ipsets(&spec.ipsets)?;
+            rules::load_tables(&spec.tables)?;
             rules::load(&spec.rules)
         })?;
         self.start_backends(spec)?;

@@ -14,6 +14,7 @@ use super::marks::Marks;
 use super::phase::PhaseName;
 use super::store::{StoreError, write_durably};
 use super::switch::ProxyDriver;
+use crate::inspect::proxy_rules::RulesMode;
 use crate::model::{Exposure, Protocol};
 
 /// Version of the plan's format; raised when an older kpx could misread a newer plan.
@@ -102,6 +103,9 @@ pub struct Inputs(pub BTreeMap<String, String>);
 pub struct Source {
     /// `kube-proxy iptables (nft)` and the like.
     pub dataplane: String,
+    /// The mode of the rules; none where there are none.
+    #[serde(default)]
+    pub mode: Option<RulesMode>,
     /// Rules of kube-proxy by family, as they stand now.
     pub rules: BTreeMap<String, usize>,
     /// What is known of the kube-proxy process.

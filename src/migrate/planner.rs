@@ -12,6 +12,7 @@ use super::plan::{
 use super::session::{Agreed, facts};
 use super::steps;
 use super::survey::{Rules, Survey};
+use crate::capture::Variant;
 use crate::dataplane::{DSR_NEEDS, Position, Served, served_at_sockets};
 use crate::model::{Difference, Exposure, ForwardingMode, Frontend, FrontendView, ServiceTable, diff};
 
@@ -42,7 +43,9 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
         pins: survey.pins.display().to_string(),
     };
     let rules = counts.rules_to_delete;
-    let agreed = Agreed { target: &target, rules, marks: marks.unwrap_or_default(), driver: &wishes.driver };
+    let source = source(survey);
+    let agreed =
+        Agreed { target: &target, mode: source.mode, rules, marks: marks.unwrap_or_default(), driver: &wishes.driver };
     let facts = facts(&all.table, &agreed);
     Plan {
         api_version: "kpx.dev/v1".to_owned(),
@@ -50,7 +53,7 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
         version: 2,
         node: survey.node.clone(),
         inputs: Inputs(inputs),
-        source: source(survey),
+        source,
         target,
         marks,
         driver: wishes.driver.clone(),
@@ -121,26 +124,26 @@ fn hash_frontend(f: &Frontend) -> String {
     digest(view.to_string().as_bytes())
 }
 
-fn hash_table(table: &ServiceTable) -> String {
+pub(super) fn hash_table(table: &ServiceTable) -> String {
     let mut text: String = table.frontends().iter().map(hash_frontend).collect();
     let _ = write!(text, "{:?}{:?}{:?}", table.v4, table.v6, table.health_checks);
     digest(text.as_bytes())
 }
 
 fn source(survey: &Survey) -> Source {
-    let mode = survey.proxy.mode.as_deref().unwrap_or("iptables");
-    let (dataplane, rules) = match &survey.rules {
-        Ok(rules) => (format!("kube-proxy iptables ({})", rules.variant), by_family_names(rules)),
-        Err(_) => (format!("kube-proxy {mode}"), BTreeMap::new()),
+    let word = survey.proxy.mode.as_deref().unwrap_or("iptables");
+    let (dataplane, mode, rules) = match &survey.rules {
+        Ok(rules) => (format!("kube-proxy {}", rules.mode), Some(rules.mode), by_family_names(rules)),
+        Err(_) => (format!("kube-proxy {word}"), None, BTreeMap::new()),
     };
-    Source { dataplane, rules, kube_proxy: survey.proxy.describe() }
+    Source { dataplane, mode, rules, kube_proxy: survey.proxy.describe() }
 }
 
 fn by_family_names(rules: &Rules) -> BTreeMap<String, usize> {
     rules.counts.iter().map(|(family, n)| (family.to_string(), *n)).collect()
 }
 
-const MODE_REMEDY: &str = "wait for the release that moves nodes from ipvs and nftables mode, or let kube-proxy run in \
+const MODE_REMEDY: &str = "wait for the release that moves nodes from ipvs mode, or let kube-proxy run in nftables or \
                            iptables mode first";
 const CONFLICT_REMEDY: &str = "give one of the Services another address; which of them wins with kube-proxy depends on \
                                the order of its rules";
@@ -177,13 +180,21 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
             "kpx needs two bits for packets of Services; see nft list ruleset and iptables-save for those in use",
         );
     }
-    if let Some(mode) = survey.proxy.mode.as_deref().filter(|m| *m != "iptables") {
-        block(
+    match (survey.proxy.mode.as_deref(), &survey.rules) {
+        (Some("iptables" | "nftables") | None, Err(_)) | (None, Ok(_)) => {}
+        (Some(word), Ok(rules)) if word == rules.mode.word() => {}
+        (Some(word @ ("iptables" | "nftables")), Ok(rules)) => block(
             BlockerId::Mode,
-            format!("kube-proxy runs in {mode} mode; this release moves nodes from iptables mode only"),
+            format!("kube-proxy runs in {word} mode, and the rules on this node are of {} mode", rules.mode.word()),
+            Vec::new(),
+            "see in kube-proxy's log why it writes none; what an earlier one left goes with its --cleanup",
+        ),
+        (Some(word), _) => block(
+            BlockerId::Mode,
+            format!("kube-proxy runs in {word} mode; this release moves nodes from iptables and nftables mode only"),
             Vec::new(),
             MODE_REMEDY,
-        );
+        ),
     }
     if let Err(reason) = &survey.api {
         block(
@@ -197,9 +208,10 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
     match &survey.rules {
         Err(reason) => block(
             BlockerId::NoRules,
-            format!("there are no rules of kube-proxy in iptables mode: {reason}"),
+            format!("there are no rules of kube-proxy: {reason}"),
             Vec::new(),
-            "check that kube-proxy runs on this node in iptables mode, and that --netns names the node's namespace",
+            "check that kube-proxy runs on this node in iptables or nftables mode, and that --netns names the node's \
+             namespace",
         ),
         Ok(rules) => rule_blockers(rules, &mut block),
     }
@@ -219,7 +231,10 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
                 BlockerId::TablesDiffer,
                 format!("API objects and rules differ in {} places", differences.len()),
                 first_few(differences, "differences"),
-                "see all of them with kpx diff api iptables; kube-proxy on this node must come in step first",
+                &format!(
+                    "see all of them with kpx diff api {}; kube-proxy on this node must come in step first",
+                    rules.mode.word()
+                ),
             );
         }
     }
@@ -282,18 +297,20 @@ fn rule_blockers(rules: &Rules, block: &mut impl FnMut(BlockerId, String, Vec<St
     }
     for (id, details) in by_id {
         let (reason, remedy) = match id {
-            BlockerId::OtherVariant => {
-                let other = rules.variant.other();
-                (
-                    format!("iptables-{other} holds rules of a kube-proxy too; both sets act on every packet"),
-                    format!(
-                        "an earlier kube-proxy left them: look with iptables-{other}-save, and remove them with the \
+            BlockerId::OtherVariant => (
+                "rules of an earlier kube-proxy stand as well; both sets act on every packet".to_owned(),
+                match rules.mode.variant().map(Variant::other) {
+                    Some(other) => format!(
+                        "look with iptables-{other}-save, and with nft list table ip kube-proxy; remove them with the \
                          kube-proxy --cleanup that uses iptables-{other}"
                     ),
-                )
-            }
+                    None => "look with iptables-legacy-save and iptables-nft-save; remove them with the kube-proxy \
+                             --cleanup that uses that iptables"
+                        .to_owned(),
+                },
+            ),
             BlockerId::Mode => {
-                ("the rules are not (only) those of kube-proxy in iptables mode".to_owned(), MODE_REMEDY.to_owned())
+                ("the rules are not (only) those of kube-proxy in this mode".to_owned(), MODE_REMEDY.to_owned())
             }
             BlockerId::ConflictingAddresses => {
                 ("a ClusterIP is hidden by another Service's rules".to_owned(), CONFLICT_REMEDY.to_owned())
@@ -443,11 +460,13 @@ fn coexistence(survey: &Survey) -> Vec<String> {
          Service"
             .to_owned(),
     );
-    out.push(
-        "measured elsewhere, not on this node: with the rules of 10 000 Services a new connection takes 149–312 µs, \
-         without them 31 µs"
-            .to_owned(),
-    );
+    if survey.rules.as_ref().is_ok_and(|rules| rules.mode.variant().is_some()) {
+        out.push(
+            "measured elsewhere, not on this node: with the rules of 10 000 Services a new connection takes \
+             149–312 µs, without them 31 µs"
+                .to_owned(),
+        );
+    }
     out
 }
 

@@ -4,8 +4,8 @@ use super::super::plan::NodeId;
 use super::super::proxy::{Healthz, ProxyHealth};
 use super::super::survey::{Host, Lifted, OpenMigration};
 use super::*;
-use crate::capture::Variant;
 use crate::dataplane::ForeignHook;
+use crate::inspect::proxy_rules::RulesMode;
 use crate::model::{
     Backend, Exposure, Family, FrontendKey, Masquerade, NodeFacts, Origin, Policy, Protocol, ServiceName,
 };
@@ -62,7 +62,7 @@ fn survey() -> Survey {
         node: NodeId { name: "node-a".into(), boot_id: Some("boot".into()), netns: Some(4_026_531_840) },
         api: Ok(Lifted { table: two(), notices: vec![] }),
         rules: Ok(Rules {
-            variant: Variant::Nft,
+            mode: RulesMode::IptablesNft,
             table: two(),
             counts: [(Family::V4, 30), (Family::V6, 4)].into(),
             blocking: vec![],
@@ -218,11 +218,30 @@ fn each_remark_on_the_rules_blocks_under_its_own_name() {
 
 #[test]
 fn another_mode_blocks_and_says_when() {
-    for mode in ["ipvs", "nftables"] {
-        let blocker = only_blocker(|s| s.proxy.mode = Some(mode.into()));
-        assert_eq!(blocker.id, BlockerId::Mode);
-        assert!(blocker.reason.contains(mode) && blocker.remedy.contains("release"), "{blocker:?}");
-    }
+    let blocker = only_blocker(|s| s.proxy.mode = Some("ipvs".into()));
+    assert_eq!(blocker.id, BlockerId::Mode);
+    assert!(blocker.reason.contains("ipvs") && blocker.remedy.contains("release"), "{blocker:?}");
+}
+
+#[test]
+fn a_mode_that_is_not_the_rules_blocks() {
+    let blocker = only_blocker(|s| s.proxy.mode = Some("nftables".into()));
+    assert_eq!(blocker.id, BlockerId::Mode);
+    assert!(blocker.reason.contains("the rules on this node are of iptables mode"), "{blocker:?}");
+}
+
+#[test]
+fn a_node_of_nftables_mode_gets_a_plan() {
+    let mut survey = survey();
+    survey.proxy.mode = Some("nftables".into());
+    rules(&mut survey).mode = RulesMode::Nftables;
+    let plan = planned(&survey);
+    assert_eq!(plan.blockers, []);
+    assert_eq!((plan.source.dataplane.as_str(), plan.source.mode), ("kube-proxy nftables", Some(RulesMode::Nftables)));
+    let steps = plan.phases.iter().flat_map(|phase| &phase.steps);
+    let accept = steps.filter(|step| step.step == "accept-forwarded").map(|step| step.text.as_str()).next();
+    // kube-proxy's tables accept nothing.
+    assert!(accept.is_some_and(|text| text.contains("taken over") && !text.contains("established")), "{accept:?}");
 }
 
 #[test]

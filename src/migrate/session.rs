@@ -1,5 +1,6 @@
 //! One command at work on one node: where it is read, where its state is kept, and what may be done with it.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -22,6 +23,7 @@ use super::world::{NodeWorld, RunOptions, StepError};
 use crate::capture::{self, Node, NodeOptions};
 use crate::dataplane::{Mode, Paths};
 use crate::error::Hinted;
+use crate::inspect::proxy_rules::RulesMode;
 use crate::model::ServiceTable;
 
 /// Which node, and where its state is.
@@ -195,10 +197,10 @@ impl Session {
 
     /// Reads everything a plan is made from.
     pub fn survey(&self) -> Result<Survey, SessionError> {
-        let mut survey = survey::read(&self.node, &self.cgroup, &self.pins)?;
-        if self.is_live()
-            && let Some(open) = self.store.current()?
-        {
+        let open = if self.is_live() { self.store.current()? } else { None };
+        let kept = open.as_ref().map(Migration::recorded).transpose().map_err(ReadError::from)?.flatten();
+        let mut survey = survey::read(&self.node, kept.as_ref(), &self.cgroup, &self.pins)?;
+        if let Some(open) = open {
             let complete = open.progress()?.end == Some(super::End::Complete);
             survey.open_migration = Some(OpenMigration { id: open.id, complete });
         }
@@ -241,9 +243,10 @@ impl Session {
     pub fn current(&self) -> Result<Option<Migration>, SessionError> {
         let Some(migration) = self.store.current()? else { return Ok(None) };
         let (recorded, here) = (migration.plan()?.node, self.node_id()?);
-        // A boot gives namespaces new numbers: then the name must do.
-        let same_namespace = recorded.netns == here.netns || recorded.boot_id != here.boot_id;
-        if recorded.name != here.name || !same_namespace {
+        // A boot gives namespaces new numbers: then the name must do. It may be known from kube-proxy alone, which has gone.
+        let same =
+            if recorded.boot_id == here.boot_id { recorded.netns == here.netns } else { recorded.name == here.name };
+        if !same {
             let word = |id: &NodeId| match id.netns {
                 Some(netns) => format!("{} in network namespace {netns}", id.name),
                 None => id.name.clone(),
@@ -369,6 +372,7 @@ impl Session {
             migration,
             options,
             stop,
+            recorded: OnceCell::new(),
         })
     }
 }
@@ -381,6 +385,7 @@ pub(super) fn facts(served: &ServiceTable, plan: &Agreed<'_>) -> Facts {
         cgroup: plan.target.cgroup.clone(),
         frontends: frontends.len(),
         backends: frontends.iter().map(|f| f.own_list().len()).sum(),
+        mode: plan.mode,
         rules: plan.rules,
         marks: plan.marks,
         driver: plan.driver.clone(),
@@ -390,6 +395,7 @@ pub(super) fn facts(served: &ServiceTable, plan: &Agreed<'_>) -> Facts {
 /// What was agreed to, as far as the words of steps depend on it.
 pub(super) struct Agreed<'p> {
     pub(super) target: &'p Target,
+    pub(super) mode: Option<RulesMode>,
     pub(super) rules: usize,
     pub(super) marks: Marks,
     pub(super) driver: &'p ProxyDriver,
@@ -398,6 +404,7 @@ pub(super) struct Agreed<'p> {
 impl<'p> Agreed<'p> {
     fn of(plan: &'p Plan) -> Self {
         let rules = plan.counts.rules_to_delete;
-        Self { target: &plan.target, rules, marks: plan.marks.unwrap_or_default(), driver: &plan.driver }
+        let marks = plan.marks.unwrap_or_default();
+        Self { target: &plan.target, mode: plan.source.mode, rules, marks, driver: &plan.driver }
     }
 }

@@ -13,6 +13,7 @@ use super::switch::{
 };
 use super::world::{NodeWorld, StepError};
 use crate::dataplane::{Attachment, Capacity, Dataplane, Mode, pod_networks};
+use crate::inspect::proxy_rules::RulesMode;
 
 /// What the words of a step depend on.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,8 @@ pub struct Facts {
     pub frontends: usize,
     /// Backends to fill in.
     pub backends: usize,
+    /// The mode of kube-proxy's rules.
+    pub mode: Option<RulesMode>,
     /// Rules of kube-proxy that were there when the plan was made.
     pub rules: usize,
     /// Bits of the mark that are set aside.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::journal::{Journal, JournalError, Progress, sync_dir};
 use super::plan::{Plan, Wishes};
 use super::switch::ProxyDriver;
+use crate::capture::{CaptureError, Node, NodeOptions};
 use crate::error::Hinted;
 
 /// Who holds the lock.
@@ -254,6 +255,12 @@ impl Migration {
     /// Where the snapshot of the node before the migration is.
     pub fn backup(&self) -> PathBuf {
         self.dir.join("backup")
+    }
+
+    /// That snapshot; `None` before it is there.
+    pub fn recorded(&self) -> Result<Option<Node>, CaptureError> {
+        let from = Some(self.backup()).filter(|backup| backup.is_dir());
+        from.map(|from| Node::open(&NodeOptions { from: Some(from), ..NodeOptions::default() })).transpose()
     }
 }
 

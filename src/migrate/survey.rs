@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use super::marks;
 use super::plan::{BlockerId, NodeId};
-use super::planner::digest;
+use super::planner::{digest, hash_table};
 use super::proxy::ProxyHealth;
 use crate::capture::{self, CaptureError, Captured, Item, Node, Variant};
 use crate::dataplane::{ForeignHook, Paths, foreign_hooks};
 use crate::error::{Hinted, with_causes};
+use crate::inspect::proxy_rules::{self, ProxyRules, RulesError, RulesMode};
 use crate::inspect::{conntrack, iptables, kube};
 use crate::model::{Family, ServiceTable};
 
@@ -54,8 +55,8 @@ pub struct Lifted {
 /// kube-proxy's rules.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Backend that holds them.
-    pub variant: Variant,
+    /// In which mode they were written.
+    pub mode: RulesMode,
     /// What they mean.
     pub table: ServiceTable,
     /// Rules of kube-proxy by family.
@@ -99,7 +100,7 @@ pub enum ReadError {
     Kube(#[from] kube::KubeError),
     /// Rules.
     #[error(transparent)]
-    Iptables(#[from] iptables::IptablesError),
+    Rules(#[from] RulesError),
     /// Connection tracking.
     #[error(transparent)]
     Conntrack(#[from] conntrack::ConntrackError),
@@ -110,7 +111,7 @@ impl Hinted for ReadError {
         match self {
             Self::Capture(source) => source.hints(),
             Self::Kube(source) => source.hints(),
-            Self::Iptables(source) => source.hints(),
+            Self::Rules(source) => source.hints(),
             Self::Conntrack(source) => source.hints(),
         }
     }
@@ -128,17 +129,17 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Reads both afresh; the API first, since rules follow it.
-    pub fn read(node: &Node) -> Result<Self, ReadError> {
-        let (api, addresses) = api(node)?;
-        let rules = iptables::read_node(node)?.table;
-        Ok(Self { api, rules, addresses })
+    /// Reads both afresh; the API first, since rules follow it. kube-proxy's answers are as `kept` where it gives none.
+    pub fn read(node: &Node, kept: Option<&Node>) -> Result<Self, ReadError> {
+        let (api, addresses) = api(node, kept)?;
+        let rules = proxy_rules::read_node(node)?.rules.into_iter().next();
+        Ok(Self { api, rules: rules.map(ProxyRules::into_table).unwrap_or_default(), addresses })
     }
 }
 
 /// The table that the API objects make, and the addresses of the node.
-pub(super) fn api(node: &Node) -> Result<(ServiceTable, BTreeSet<IpAddr>), ReadError> {
-    let state = kube::read_node(node)?;
+pub(super) fn api(node: &Node, kept: Option<&Node>) -> Result<(ServiceTable, BTreeSet<IpAddr>), ReadError> {
+    let state = kube::read_node_as(node, kept)?;
     Ok((state.table, state.local_addresses))
 }
 
@@ -152,12 +153,23 @@ pub(super) fn node_id(node: &Node) -> Result<NodeId, ReadError> {
     Ok(NodeId { name: node.node_name().to_owned(), boot_id: host.map(|h| h.boot_id), netns: netns.map(|m| m.ino()) })
 }
 
-/// Reads everything a plan is made from, each thing once: hashes and tables speak of the same bytes.
-pub(super) fn read(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Result<Survey, ReadError> {
-    node.at_one_moment(|node| read_all(node, cgroup, pins))
+/// Reads everything a plan is made from, each thing once: hashes and tables speak of the same bytes. kube-proxy's configuration
+/// is as `kept` where it does not answer.
+pub(super) fn read(
+    node: &Node,
+    kept: Option<&Node>,
+    cgroup: &Result<PathBuf, String>,
+    pins: &Path,
+) -> Result<Survey, ReadError> {
+    node.at_one_moment(|node| read_all(node, kept, cgroup, pins))
 }
 
-fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Result<Survey, ReadError> {
+fn read_all(
+    node: &Node,
+    kept: Option<&Node>,
+    cgroup: &Result<PathBuf, String>,
+    pins: &Path,
+) -> Result<Survey, ReadError> {
     let bytes = |item| -> Result<Option<Vec<u8>>, ReadError> {
         Ok(match node.read(item)? {
             Captured::Present { bytes, .. } => Some(bytes),
@@ -178,7 +190,13 @@ fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Resul
     }
     let (mode, healthz, metrics) = (bytes(Item::ProxyMode)?, bytes(Item::Healthz)?, bytes(Item::Metrics)?);
     let mut proxy = ProxyHealth::parse(mode.as_deref(), healthz.as_deref(), metrics.as_deref());
-    let api = match kube::read_node(node) {
+    proxy.mode.take_if(|mode| mode == kube::AGENTS_MODE);
+    let rules = proxy_rules::read_node(node)?;
+    if let Some(rules) = rules.rules.first() {
+        used_marks |= rules.masquerade_marks();
+        hashes.insert(format!("what the rules of {} mode mean", rules.mode().word()), hash_table(rules.table()));
+    }
+    let api = match kube::read_node_as(node, kept) {
         Ok(state) => {
             hashes.insert("kube-proxy's configuration".to_owned(), digest(format!("{:?}", state.config).as_bytes()));
             proxy.mode.get_or_insert_with(|| state.config.mode.value.to_string());
@@ -190,7 +208,7 @@ fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Resul
     Ok(Survey {
         node: node_id(node)?,
         api,
-        rules: rules(node)?,
+        rules: meant(rules),
         used_marks,
         forward_drops_in_nftables: marks::forward_drops(&nftables),
         hashes,
@@ -203,23 +221,39 @@ fn read_all(node: &Node, cgroup: &Result<PathBuf, String>, pins: &Path) -> Resul
 }
 
 /// kube-proxy's rules, or why there are none.
-fn rules(node: &Node) -> Result<Result<Rules, String>, ReadError> {
-    let state = match iptables::read_node(node) {
-        Ok(state) => state,
-        Err(error @ iptables::IptablesError::NotCaptured { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => return Err(error.into()),
+fn meant(found: proxy_rules::Found) -> Result<Rules, String> {
+    let mut rules = found.rules.into_iter();
+    let Some(own) = rules.next() else {
+        let none = "neither iptables nor nftables holds any".to_owned();
+        return Err(if found.remarks.is_empty() { none } else { found.remarks.join("; ") });
     };
-    let Some(variant) = state.variant else {
-        let modes: Vec<_> = state.blocking().map(ToString::to_string).collect();
-        let reason = if modes.is_empty() { "neither iptables variant holds any".to_owned() } else { modes.join("; ") };
-        return Ok(Err(reason));
-    };
-    let counts =
-        Family::BOTH.iter().zip(&state.families).map(|(family, f)| (*family, f.rules.values().sum())).collect();
-    let (blocking, others): (Vec<_>, Vec<_>) = state.notices.iter().partition(|n| n.blocks_migration());
-    let blocking = blocking.into_iter().map(|n| (blocker(n), n.to_string())).collect();
-    let notices = others.iter().map(ToString::to_string).collect();
-    Ok(Ok(Rules { variant, table: state.table, counts, blocking, notices }))
+    let (mode, counts) = (own.mode(), own.counts());
+    let (mut blocking, mut notices) = (Vec::new(), Vec::new());
+    match &own {
+        ProxyRules::Iptables(_, state) => {
+            for notice in &state.notices {
+                if notice.blocks_migration() {
+                    blocking.push((blocker(notice), notice.to_string()));
+                } else {
+                    notices.push(notice.to_string());
+                }
+            }
+        }
+        ProxyRules::Nftables(state) => {
+            for notice in &state.notices {
+                if notice.blocks_migration() {
+                    blocking.push((BlockerId::UnknownRules, notice.to_string()));
+                } else {
+                    notices.push(notice.to_string());
+                }
+            }
+        }
+    }
+    for other in rules {
+        let (mode, number) = (other.mode(), other.counts().values().sum::<usize>());
+        blocking.push((BlockerId::OtherVariant, format!("{number} rules of {mode} mode stand as well")));
+    }
+    Ok(Rules { mode, table: own.into_table(), counts, blocking, notices })
 }
 
 const fn blocker(notice: &iptables::Notice) -> BlockerId {

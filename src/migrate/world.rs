@@ -1,5 +1,6 @@
 //! The real node, as steps and gates act upon it.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -75,6 +76,8 @@ pub struct NodeWorld<'a> {
     pub unserved: Vec<String>,
     /// What the step at hand has found out.
     pub found: Option<String>,
+    /// The node as recorded before anything was changed, once it was asked for.
+    pub recorded: OnceCell<Node>,
 }
 
 /// Flows to Services that the kernel's NAT carries.
@@ -202,16 +205,26 @@ impl NodeWorld<'_> {
         Ok(())
     }
 
+    /// The node as recorded before anything was changed; `None` before that.
+    fn recorded(&self) -> Result<Option<&Node>, StepError> {
+        if self.recorded.get().is_none()
+            && let Some(recorded) = self.migration.recorded().map_err(ReadError::from)?
+        {
+            let _ = self.recorded.set(recorded);
+        }
+        Ok(self.recorded.get())
+    }
+
     /// Reads the API objects afresh, and keeps what the hooks are to serve.
     pub fn read_api(&mut self) -> Result<(), StepError> {
-        let (api, local) = survey::api(self.node)?;
+        let (api, local) = survey::api(self.node, self.recorded()?)?;
         self.serve(&api, &local);
         Ok(())
     }
 
     /// Reads API objects and rules afresh, and keeps what the hooks are to serve.
     pub fn tables(&mut self) -> Result<Tables, StepError> {
-        let tables = Tables::read(self.node)?;
+        let tables = Tables::read(self.node, self.recorded()?)?;
         self.serve(&tables.api, &tables.addresses);
         Ok(tables)
     }

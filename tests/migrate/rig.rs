@@ -100,7 +100,7 @@ impl Rig {
                 .collect::<Vec<_>>()
                 .join("\n"),
         );
-        text.push_str(&tool("ip", &["netns", "exec", &netns, "nft", "list", "tables"]));
+        text.push_str(&ruleset(&tool("ip", &["netns", "exec", &netns, "nft", "list", "ruleset"])));
         text.push_str(&self.hooks().join("\n"));
         for pin in self.pins() {
             text.push_str(&pin.to_string_lossy());
@@ -181,6 +181,44 @@ pub(crate) fn assert_gone(ids: &[u64]) {
 pub(crate) fn tool(program: &str, args: &[&str]) -> String {
     let output = command::output(program, args, None).unwrap_or_else(|e| panic!("{e}"));
     String::from_utf8(output).unwrap()
+}
+
+/// A listing of nft without the tables of iptables, which iptables-save shows, and without what packets change: counters, and
+/// which clients are remembered for how long. Its tables in order.
+fn ruleset(listing: &str) -> String {
+    let of_iptables = |table: &&str| {
+        ["nat", "filter", "mangle", "raw"].iter().any(|name| {
+            table.starts_with(&format!("table ip {name} {{")) || table.starts_with(&format!("table ip6 {name} {{"))
+        })
+    };
+    let mut tables: Vec<String> = listing.split("\n}\n").filter(|table| !of_iptables(table)).map(unaged).collect();
+    tables.sort();
+    tables.join("\n")
+}
+
+fn unaged(table: &str) -> String {
+    let mut text = String::new();
+    let mut affinity = false;
+    for line in table.lines() {
+        if line.starts_with("\tset ") {
+            affinity = line.starts_with("\tset affinity-");
+        }
+        // A set of clients has nothing but its kind and them.
+        if !affinity || line.contains("type ") || line.contains("set ") {
+            text.push_str(&without_counter(line));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// A rule of nft without `packets N bytes N`.
+fn without_counter(line: &str) -> String {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    while let Some(at) = words.iter().position(|word| *word == "packets") {
+        words.drain(at..(at + 4).min(words.len()));
+    }
+    words.join(" ")
 }
 
 /// A line of iptables-save without `[packets:bytes]`.

@@ -36,14 +36,19 @@ impl Rig {
     }
 
     /// Makes the node drop what it forwards unless a rule accepts it, as docker does, with a rule for pods as network plug-ins
-    /// have.
-    fn drop_forwarded(&self, variant: &str) {
+    /// have; where kube-proxy accepts nothing, with one for what is established, too.
+    fn drop_forwarded(&self, variant: &str, established: bool) {
         for (family, pods) in [("", "10.244.0.0/16"), ("6", "fd00:10:244::/48")] {
             let program = format!("ip{family}tables-{variant}");
             self.inside(&program, &["-w", "-P", "FORWARD", "DROP"]);
             if family == "6" {
                 // Where bridges call ip6tables, neighbours are found through FORWARD.
                 self.inside(&program, &["-w", "-A", "FORWARD", "-p", "icmpv6", "-j", "ACCEPT"]);
+            }
+            if established {
+                let rule =
+                    ["-w", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"];
+                self.inside(&program, &rule);
             }
             for side in ["-s", "-d"] {
                 self.inside(
@@ -52,6 +57,28 @@ impl Rig {
                 );
             }
         }
+    }
+
+    /// Makes kube-proxy's tables anew, as if it had started last: of the chains with one priority the youngest judges first, and
+    /// what its chains refuse is not to be dropped before.
+    fn renew_tables(&self) {
+        let one = "t=$(nft list table $f kube-proxy) && nft delete table $f kube-proxy && echo \"$t\" | nft -f -";
+        if self.tables() > 0 {
+            self.inside("sh", &["-c", &format!("set -e; for f in ip ip6; do {one}; done")]);
+        }
+    }
+
+    /// kube-proxy's tables of nftables mode.
+    fn tables(&self) -> usize {
+        self.inside("nft", &["list", "tables"]).lines().filter(|line| line.ends_with(" kube-proxy")).count()
+    }
+
+    /// Networks that the programs know, by bpftool.
+    fn networks(&self) -> usize {
+        let map = format!("{}/maps/kpx_networks", self.option("--bpffs"));
+        let dump: serde_json::Value =
+            serde_json::from_str(&tool("bpftool", &["-j", "map", "dump", "pinned", &map])).expect("JSON");
+        dump.as_array().expect("a list").len()
     }
 
     /// Devices that have the packet path, as the kernel lists their programs.
@@ -77,15 +104,31 @@ fn clean(report: &TrafficReport) {
     assert!(report.flows_total > 80 && report.connects_total > 100, "{report:?}");
 }
 
+/// Who drops what nobody accepts in hook forward.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forward {
+    Accepts,
+    /// iptables, of this variant.
+    Drops(&'static str),
+}
+
 /// There and back and there and back, under traffic that notices nothing.
-fn there_and_back(name: &str, from: &Path, services: Option<PathBuf>, variant: &str, drop: bool) {
+fn there_and_back(name: &str, from: &Path, services: Option<PathBuf>, forward: Forward) {
     if !privileged() {
         return;
     }
     let mut rig = Rig::up_from(name, from, services);
-    if drop {
-        rig.drop_forwarded(variant);
+    let of_nftables = rig.tables() > 0;
+    if let Forward::Drops(variant) = forward {
+        rig.drop_forwarded(variant, of_nftables);
+        rig.renew_tables();
     }
+    // For each family a rule for flows that were taken over, and one for what kube-proxy's rules accepted.
+    let accepts = match (forward, of_nftables) {
+        (Forward::Accepts, _) => 0,
+        (Forward::Drops(_), false) => 4,
+        (Forward::Drops(_), true) => 2,
+    };
     let before = rig.fingerprint();
     let mut traffic = Traffic::start(&mut rig.lab, &traffic()).expect("traffic");
     for round in ["first", "second"] {
@@ -93,8 +136,11 @@ fn there_and_back(name: &str, from: &Path, services: Option<PathBuf>, variant: &
         rig.apply(&[]).exits(0);
         assert_eq!(rig.mode(), Some(ACTIVE));
         assert_eq!(rig.devices(), 4);
-        assert_eq!(rig.rules_with("-j KUBE-SVC-"), 0);
-        assert_eq!(rig.rules_with("-A KPX-FORWARD"), if drop { 4 } else { 0 });
+        assert_eq!((rig.rules_with("-j KUBE-SVC-"), rig.tables()), (0, 0));
+        let ours = rig.rules_with("-j KPX-FORWARD") + rig.rules_with("kpx: flows");
+        assert_eq!(ours, accepts);
+        // The pods' networks, which only kube-proxy's configuration tells, and it has gone.
+        assert_eq!(rig.networks(), 2);
         traffic.phase(&format!("{round} ebpf")).expect("a phase");
         rig.kpx(&["migrate", "verify", "--probe-timeout", "300ms"]).exits(0);
         sleep(Duration::from_secs(2));
@@ -113,28 +159,44 @@ fn there_and_back(name: &str, from: &Path, services: Option<PathBuf>, variant: &
 
 #[test]
 fn a_node_of_iptables_nft_goes_all_the_way_and_comes_back() {
-    there_and_back("sw-nft", &world(), None, "nft", false);
+    there_and_back("sw-nft", &world(), None, Forward::Accepts);
 }
 
 #[test]
 fn a_node_that_drops_what_it_forwards_goes_all_the_way_and_comes_back() {
-    there_and_back("sw-nft-drop", &world(), None, "nft", true);
+    there_and_back("sw-nft-drop", &world(), None, Forward::Drops("nft"));
 }
 
-fn legacy(name: &str, drop: bool) {
+fn recorded(name: &str, node: &str, forward: Forward) {
     let Some(recordings) = recordings() else { return };
     let small = recordings.join("small");
-    there_and_back(name, &small.join("iptables-legacy/running"), Some(small.join("api")), "legacy", drop);
+    there_and_back(name, &small.join(node).join("running"), Some(small.join("api")), forward);
 }
 
 #[test]
 fn a_node_of_iptables_legacy_goes_all_the_way_and_comes_back() {
-    legacy("sw-leg", false);
+    recorded("sw-leg", "iptables-legacy", Forward::Accepts);
 }
 
 #[test]
 fn a_node_of_iptables_legacy_that_drops_goes_all_the_way_and_comes_back() {
-    legacy("sw-leg-drop", true);
+    recorded("sw-leg-drop", "iptables-legacy", Forward::Drops("legacy"));
+}
+
+#[test]
+fn a_node_of_nftables_mode_goes_all_the_way_and_comes_back() {
+    recorded("sw-tab", "nftables", Forward::Accepts);
+}
+
+/// Two owners judge each packet there, and one drop is enough.
+#[test]
+fn a_node_of_nftables_mode_whose_iptables_drop_goes_all_the_way_and_comes_back() {
+    recorded("sw-tab-drop", "nftables", Forward::Drops("nft"));
+}
+
+#[test]
+fn a_node_of_nftables_mode_of_an_older_kube_proxy_goes_all_the_way_and_comes_back() {
+    recorded("sw-tab-old", "v1.30-nftables", Forward::Drops("legacy"));
 }
 
 /// Stopped behind each phase, and rolled back from there.

@@ -131,8 +131,16 @@ impl Hinted for KubeError {
     }
 }
 
+/// What kpx's agent answers where kube-proxy names its mode.
+pub const AGENTS_MODE: &str = "ebpf";
+
 /// Reads the API side of a node.
 pub fn read_node(node: &Node) -> Result<KubeState, KubeError> {
+    read_node_as(node, None)
+}
+
+/// The same, with kube-proxy's answers as they were `kept` where it does not answer any more.
+pub fn read_node_as(node: &Node, kept: Option<&Node>) -> Result<KubeState, KubeError> {
     let mut objects: Vec<(Vec<u8>, String)> = Vec::new();
     for (item, kind) in [(Item::Services, "Services"), (Item::EndpointSlices, "EndpointSlices"), (Item::Nodes, "Nodes")]
     {
@@ -144,16 +152,24 @@ pub fn read_node(node: &Node) -> Result<KubeState, KubeError> {
             Captured::Absent { reason } => return Err(KubeError::Absent { kind, reason }),
         }
     }
-    let captured = |item| match node.read(item)? {
+    let captured = |node: &Node, item| match node.read(item)? {
         Captured::Present { bytes, place } => Ok::<_, CaptureError>(Some((bytes, place))),
         Captured::Absent { .. } => Ok(None),
     };
-    let proxy_mode = captured(Item::ProxyMode)?;
-    let configz = captured(Item::Configz)?;
-    let metrics = captured(Item::Metrics)?;
-    let log = captured(Item::ProxyLog)?;
-    let config_map = captured(Item::ProxyConfigMap)?;
-    let addresses = captured(Item::Addresses)?;
+    // kpx's agent answers in kube-proxy's place, and of itself.
+    let mode = |node| {
+        let mode = captured(node, Item::ProxyMode)?;
+        Ok::<_, CaptureError>(mode.filter(|(bytes, _)| bytes.trim_ascii() != AGENTS_MODE.as_bytes()))
+    };
+    let (mut proxy_mode, mut answers) = (mode(node)?, node);
+    if let (None, Some(kept)) = (&proxy_mode, kept) {
+        (proxy_mode, answers) = (mode(kept)?, kept);
+    }
+    let configz = captured(answers, Item::Configz)?;
+    let metrics = captured(answers, Item::Metrics)?;
+    let log = captured(node, Item::ProxyLog)?;
+    let config_map = captured(node, Item::ProxyConfigMap)?;
+    let addresses = captured(node, Item::Addresses)?;
     // Without its own record a snapshot does not know the host it was taken on.
     let host_name = match node.recorded() {
         None => Some(node.node_name()),

@@ -182,12 +182,16 @@ impl Count {
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = |what: &'static str| what.strip_suffix('s').unwrap_or(what);
         let numbers = self.numbers.iter().filter(|(_, number)| **number > 0);
-        let numbers: Vec<_> =
-            numbers.map(|(what, number)| format!("{number} {}", if *number == 1 { one(what) } else { what })).collect();
+        let numbers: Vec<_> = numbers.map(|(what, number)| counted(*number, what)).collect();
         write!(f, "{}: {}", self.place, numbers.join(", "))
     }
+}
+
+/// A number of things, whose word is a plural.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    let word = if number == 1 { what.strip_suffix('s').unwrap_or(what) } else { what };
+    format!("{number} {word}")
 }
 
 fn lossy(bytes: &[u8]) -> String {

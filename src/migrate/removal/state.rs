@@ -125,11 +125,20 @@ impl State {
         state.addresses = item(Item::Addresses)?.unwrap_or_default();
         state.ipvs = item(Item::Ipvs)?.unwrap_or_default();
         state.sysctls = sysctl::own(&lossy(&item(Item::Sysctl)?.unwrap_or_default()));
+        match item(Item::NftTables)? {
+            Ok(bytes) => {
+                let text = lossy(&bytes);
+                state.listings = Family::BOTH.map(|family| nft_table(&text, family).map(str::to_owned));
+            }
+            // A live node is asked only for what it has.
+            Err(reason) if node.is_live() => {
+                let reason = format!("there are tables of kube-proxy, and {reason}");
+                state.unseen.push(Unseen { place: "nftables".into(), reason, remedy: "install nft" });
+            }
+            Err(_) => {}
+        }
         if node.is_live() {
             state.counters = counters()?.into_iter().filter(|name| COUNTERS.contains(&name.as_str())).collect();
-            for (listing, family) in state.listings.iter_mut().zip(Family::BOTH) {
-                *listing = nft_table(family, TABLE).map_err(RemovalError::Read)?.map(|bytes| lossy(&bytes));
-            }
         }
         Ok(state)
     }
@@ -244,9 +253,6 @@ impl State {
         self.rules.iter().find(|text| (text.variant, text.family) == (variant, family))
     }
 }
-
-/// The table of nftables mode.
-const TABLE: &str = "kube-proxy";
 
 // The files of a kept state, besides those of rules.
 const LISTINGS: [&str; 2] = ["nft-ip-kube-proxy.nft", "nft-ip6-kube-proxy.nft"];

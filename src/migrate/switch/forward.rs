@@ -3,14 +3,17 @@
 //! They stand in the very chain that drops, in the same variant of iptables: one drop is enough, whoever else accepts.
 //! What kube-proxy accepted is accepted in the place of its own jump, so rules in front of it (of network policies) judge these
 //! packets as before. Packets of flows that were taken over are accepted first of all: to conntrack they are of no
-//! connection any more, and whatever judged them did so when they began.
+//! connection any more, and whatever judged them did so when they began. In nftables mode kube-proxy accepted nothing, and
+//! there is nothing but the latter to accept.
 
 use std::fmt::Write as _;
 
 use crate::capture::command::{self, CommandError};
 use crate::capture::{CaptureError, Captured, Item, Node, Variant};
 use crate::inspect::iptables::{self, ChainPolicy, Dump, Owner, Table};
+use crate::inspect::proxy_rules::RulesMode;
 use crate::migrate::marks::Marks;
+use crate::migrate::steps::Facts;
 use crate::model::Family;
 
 /// The chain that stands in for KUBE-FORWARD.
@@ -18,6 +21,21 @@ const CHAIN: &str = "KPX-FORWARD";
 const COMMENT: &str = "kpx: flows of Services that were taken over";
 /// kube-proxy's chain.
 const THEIRS: &[u8] = b"KUBE-FORWARD";
+
+/// What is to be let through.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) marks: Marks,
+    /// Whether what kube-proxy's rules let through is, besides flows that were taken over.
+    pub(super) as_theirs: bool,
+}
+
+impl Wanted {
+    /// What a node with these rules needs.
+    pub(super) fn of(facts: &Facts) -> Self {
+        Self { marks: facts.marks, as_theirs: facts.mode != Some(RulesMode::Nftables) }
+    }
+}
 
 /// The filter table of one variant and family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +108,15 @@ impl Found {
     }
 
     /// Whether what is there is what is to be there.
-    fn is_right(&self, marks: Marks) -> bool {
+    fn is_right(&self, wanted: Wanted) -> bool {
         if !self.drops {
             return self.ours.is_empty() && self.chain.is_none();
         }
-        self.ours == [first(marks), jump()] && self.chain.as_ref().is_some_and(|rules| *rules == accepts(marks))
+        if !wanted.as_theirs {
+            return self.ours == [first(wanted.marks)] && self.chain.is_none();
+        }
+        let accepts = accepts(wanted.marks);
+        self.ours == [first(wanted.marks), jump()] && self.chain.as_ref().is_some_and(|rules| *rules == accepts)
     }
 
     /// Lines of a restore that take away what is there.
@@ -110,17 +132,20 @@ impl Found {
     }
 
     /// Lines of a restore that make it right.
-    fn put(&self, marks: Marks) -> String {
+    fn put(&self, wanted: Wanted) -> String {
+        if !wanted.as_theirs {
+            return format!("{}-I FORWARD 1 {}\n", self.away(), first(wanted.marks));
+        }
         let mut lines = format!(":{CHAIN} - [0:0]\n");
         for rule in &self.ours {
             let _ = writeln!(lines, "-D FORWARD {rule}");
         }
-        for rule in accepts(marks) {
+        for rule in accepts(wanted.marks) {
             let _ = writeln!(lines, "-A {CHAIN} {rule}");
         }
         // Where kube-proxy has no jump, first but for the rule above.
         let place = self.theirs.map_or(2, |number| number + 1);
-        let _ = writeln!(lines, "-I FORWARD 1 {}\n-I FORWARD {place} {}", first(marks), jump());
+        let _ = writeln!(lines, "-I FORWARD 1 {}\n-I FORWARD {place} {}", first(wanted.marks), jump());
         lines
     }
 }
@@ -176,10 +201,10 @@ pub enum ForwardError {
 }
 
 /// Which filter tables are not as they have to be, in words.
-pub(super) fn wrong(node: &Node, marks: Marks) -> Result<Vec<String>, ForwardError> {
+pub(super) fn wrong(node: &Node, wanted: Wanted) -> Result<Vec<String>, ForwardError> {
     let mut out = Vec::new();
     for filter in Filter::all() {
-        if !Found::of(&filter.text(node)?).is_right(marks) {
+        if !Found::of(&filter.text(node)?).is_right(wanted) {
             out.push(format!("chain FORWARD of iptables-{}, {}", filter.variant, filter.family));
         }
     }
@@ -198,11 +223,11 @@ pub(super) fn exists(node: &Node) -> Result<bool, ForwardError> {
 }
 
 /// Makes all filter tables right, each in one transaction.
-pub(super) fn put(node: &Node, marks: Marks) -> Result<(), ForwardError> {
+pub(super) fn put(node: &Node, wanted: Wanted) -> Result<(), ForwardError> {
     for filter in Filter::all() {
         let found = Found::of(&filter.text(node)?);
-        if !found.is_right(marks) {
-            let lines = if found.drops { found.put(marks) } else { found.away() };
+        if !found.is_right(wanted) {
+            let lines = if found.drops { found.put(wanted) } else { found.away() };
             filter.restore(&lines)?;
         }
     }
@@ -225,6 +250,7 @@ mod tests {
     use super::*;
 
     const MARKS: Marks = Marks { accept: 0x2000, unseen: 0x1000 };
+    const WANTED: Wanted = Wanted { marks: MARKS, as_theirs: true };
 
     fn saved(policy: &str, rules: &str) -> String {
         format!("*filter\n:FORWARD {policy} [0:0]\n:KUBE-FORWARD - [0:0]\n:POLICY - [0:0]\n{rules}COMMIT\n")
@@ -234,9 +260,9 @@ mod tests {
     fn a_chain_that_drops_nothing_gets_nothing() {
         let kube = "-A FORWARD -j KUBE-FORWARD\n-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP\n";
         let found = Found::of(saved("ACCEPT", kube).as_bytes());
-        assert!(!found.drops && found.is_right(MARKS));
+        assert!(!found.drops && found.is_right(WANTED));
         let found = Found::of(saved("DROP", kube).as_bytes());
-        assert!(found.drops && !found.is_right(MARKS));
+        assert!(found.drops && !found.is_right(WANTED));
         let jump = "-A FORWARD -j POLICY\n-A POLICY -s 192.0.2.1/32 -j DROP\n";
         assert!(Found::of(saved("ACCEPT", jump).as_bytes()).drops, "a chain of somebody's");
         assert_eq!(Found::of(b"not iptables"), Found::default());
@@ -247,7 +273,7 @@ mod tests {
         let rules =
             "-A FORWARD -j POLICY\n-A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD\n";
         let found = Found::of(saved("DROP", rules).as_bytes());
-        let lines = found.put(MARKS);
+        let lines = found.put(WANTED);
         let expected = [
             "-I FORWARD 1 -m comment --comment \"kpx: flows of Services that were taken over\" -m mark --mark 0x1000/0x1000 -j ACCEPT",
             "-I FORWARD 3 -j KPX-FORWARD",
@@ -262,8 +288,17 @@ mod tests {
             accepts(MARKS)[1]
         );
         let found = Found::of(standing.as_bytes());
-        assert!(found.is_right(MARKS) && found.theirs == Some(2), "{found:?}");
+        assert!(found.is_right(WANTED) && found.theirs == Some(2), "{found:?}");
         assert_eq!(found.away().lines().filter(|line| line.starts_with("-D FORWARD ")).count(), 2);
-        assert!(!found.is_right(Marks { accept: 0x40, ..MARKS }));
+        assert!(!found.is_right(Wanted { marks: Marks { accept: 0x40, ..MARKS }, as_theirs: true }));
+    }
+
+    #[test]
+    fn in_nftables_mode_only_flows_that_were_taken_over_are_let_through() {
+        let wanted = Wanted { as_theirs: false, ..WANTED };
+        let found = Found::of(saved("DROP", "-A FORWARD -j POLICY\n").as_bytes());
+        assert_eq!(found.put(wanted), format!("-I FORWARD 1 {}\n", first(MARKS)));
+        let found = Found::of(saved("DROP", &format!("-A FORWARD {}\n", first(MARKS))).as_bytes());
+        assert!(found.is_right(wanted) && !found.is_right(WANTED), "{found:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The steps of phase *hold*.
 
-use super::{forward, hold};
+use super::forward::{self, Wanted};
+use super::hold;
 use crate::migrate::phase::{Check, Finding, Gate, Step};
 use crate::migrate::plan::first_few;
 use crate::migrate::steps::{Facts, done};
@@ -64,8 +65,13 @@ impl Step<NodeWorld<'_>> for AcceptForwarded {
     }
 
     fn describe(&self, facts: &Facts) -> String {
-        let accept = facts.marks.accept;
-        format!("where chain FORWARD drops: let pass what is established or marked {accept:#x}, in that very chain")
+        let Wanted { marks, as_theirs } = Wanted::of(facts);
+        let what = if as_theirs {
+            format!("what is established or marked {:#x}", marks.accept)
+        } else {
+            format!("flows that were taken over, marked {:#x}", marks.unseen)
+        };
+        format!("where chain FORWARD drops: let pass {what}, in that very chain")
     }
 
     fn describe_undo(&self, _facts: &Facts) -> String {
@@ -76,12 +82,12 @@ impl Step<NodeWorld<'_>> for AcceptForwarded {
         if world.programmed_marks()?.is_none_or(|marks| marks.accept != world.marks.accept) {
             return Ok(Check::NotDone("packets are not marked".to_owned()));
         }
-        let wrong = forward::wrong(world.node, world.marks)?;
+        let wrong = forward::wrong(world.node, Wanted::of(&world.facts))?;
         Ok(done(wrong.is_empty(), &format!("drops what it has to let pass: {}", wrong.join(", "))))
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-        forward::put(world.node, world.marks)?;
+        forward::put(world.node, Wanted::of(&world.facts))?;
         if let Some(mut dataplane) = world.dataplane()? {
             dataplane.set_accept_mark(world.marks.accept)?;
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::command::{self, CommandError};
 use crate::capture::{Captured, Item, Node, Process};
 use crate::error::{Hinted, with_causes};
+use crate::inspect::kube::AGENTS_MODE;
 use crate::migrate::proxy::ProxyHealth;
 
 /// Who stops kube-proxy on this node, and starts it again on the way back.
@@ -132,9 +133,6 @@ impl Hinted for ProxyError {
         }
     }
 }
-
-/// What kpx's agent answers where kube-proxy names its mode.
-const AGENTS_MODE: &str = "ebpf";
 
 fn answer(node: &Node, item: Item) -> Result<Option<Vec<u8>>, String> {
     match node.read(item) {

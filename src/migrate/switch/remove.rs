@@ -1,12 +1,14 @@
 //! The step of phase *remove*.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::packets;
 use crate::inspect::standing::standing;
 use crate::migrate::gates;
 use crate::migrate::phase::{Check, Finding, Gate, Lasting, Step};
-use crate::migrate::removal::{Count, Removal, State, remove, restore};
+use crate::migrate::removal::{Count, Removal, State, counted, remove, restore};
 use crate::migrate::steps::{Facts, done};
 use crate::migrate::store::StoreError;
 use crate::migrate::world::{NodeWorld, StepError};
@@ -83,13 +85,21 @@ impl Step<NodeWorld<'_>> for RemoveRules {
     }
 }
 
-/// Rules, jumps and chains together, by what they are.
+/// All together, by what it is.
 fn words(counts: &[Count]) -> String {
-    if counts.is_empty() {
-        return "nothing: there was nothing to do".to_owned();
+    let mut totals: BTreeMap<&str, usize> = BTreeMap::new();
+    for (what, number) in counts.iter().flat_map(|count| &count.numbers) {
+        *totals.entry(what).or_default() += number;
     }
-    let total = |what: &str| counts.iter().filter_map(|count| count.numbers.get(what)).sum::<usize>();
-    format!("{} rules, {} chains and {} jumps to them", total("rules"), total("chains"), total("jumps"))
+    // Most of it first; what there is of each kind says which mode it was.
+    let mut parts: Vec<_> = totals.into_iter().filter(|(_, number)| *number > 0).collect();
+    parts.sort_by_key(|(_, number)| Reverse(*number));
+    let parts: Vec<_> = parts.into_iter().map(|(what, number)| counted(number, what)).collect();
+    match parts.split_last() {
+        None => "nothing: there was nothing to do".to_owned(),
+        Some((last, [])) => last.clone(),
+        Some((last, first)) => format!("{} and {last}", first.join(", ")),
+    }
 }
 
 /// Nothing of kube-proxy's stands, and connects end no worse than before.
