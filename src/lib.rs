@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cmd;
 pub mod dataplane;
 pub mod error;
+pub mod failpoint;
 pub mod inspect;
 pub mod kept;
 pub mod lab;

@@ -6,6 +6,8 @@ mod blocked;
 mod crash;
 #[path = "migrate/lifecycle.rs"]
 mod lifecycle;
+#[path = "migrate/reboot.rs"]
+mod reboot;
 #[path = "migrate/removal.rs"]
 mod removal;
 #[path = "migrate/rig.rs"]

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::error::Hinted;
+use crate::failpoint;
 
 /// How long a program may run. The longest here, listing 10 000 Services with `nft`, takes 15 s on a slow machine.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -177,6 +178,9 @@ where
             _ => {}
         }
         let status = ended.ok_or_else(|| CommandError::TimedOut { command: line(program, &args), limit })?;
+        if stdin.is_some() {
+            failpoint::changed();
+        }
         Ok(Output { status, stdout, stderr })
     })
 }

@@ -8,6 +8,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::kernel::Part;
 use crate::error::Hinted;
+use crate::failpoint;
 
 /// Why the kernel gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -261,6 +262,7 @@ impl Netlink {
                 });
             }
         });
+        failpoint::changed();
         // Refusals are among the outcomes.
         match received {
             Err(error) if outcomes.len() < requests.len() => Err(error),

@@ -15,6 +15,7 @@ use super::error::DataplaneError;
 use super::links::renew_one;
 use super::load::gone;
 use super::pins::Paths;
+use crate::failpoint;
 use crate::inspect::bpf::sys;
 
 /// A program of the packet path and its hook.
@@ -74,6 +75,7 @@ pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<Vec<&'static 
                     FdLink::try_from(link).map_err(|error| failed(ProgramError::IOError(io::Error::other(error))))?;
                 link.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
                 new.push(hook.program);
+                failpoint::changed();
             }
             Err(ProgramError::SyscallError(call)) if lacks_tcx(&call.io_error) => {
                 if attach_filter(&mut program, hook, &device.name).map_err(failed)? {
@@ -245,6 +247,7 @@ fn unlink(path: &Path) -> Result<bool, DataplaneError> {
     // At once; see `links::detach`.
     let _ = sys::link_detach(fd.as_fd());
     gone(fs_err::remove_file(path))?;
+    failpoint::changed();
     Ok(true)
 }
 

@@ -13,6 +13,7 @@ use super::error::DataplaneError;
 use super::maps::failed;
 use super::reconcile::{self, Full};
 use super::{Changes, Dataplane};
+use crate::failpoint;
 use crate::inspect::bpf::sys::Table;
 use crate::model::{Detector, Exposure, Family, NodePortScope, ServiceTable};
 
@@ -113,5 +114,6 @@ where
         delete()?;
         put()?;
     }
+    failpoint::changed();
     Ok(Changes { writes: new.len() + gone.len(), ..Changes::default() })
 }

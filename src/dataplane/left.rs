@@ -9,6 +9,7 @@ use kpx_abi::{Flow, Role, Tuple, map_name};
 use super::error::DataplaneError;
 use super::maps::failed;
 use super::{Dataplane, KernelFlow, now, reconcile};
+use crate::failpoint;
 use crate::inspect::conntrack::Entry;
 use crate::model::Protocol;
 
@@ -36,6 +37,7 @@ impl Dataplane {
                 self.maps.flows.put(&key, &left).map_err(failed("write", map_name::CONNTRACK))?;
             }
         }
+        failpoint::changed();
         Ok(flows.len())
     }
 

@@ -9,6 +9,7 @@ use super::error::DataplaneError;
 use super::hooks::{HOOKS, Hook};
 use super::load::gone;
 use super::pins::Paths;
+use crate::failpoint;
 use crate::inspect::bpf::sys;
 
 /// Which programs are attached to the cgroup.
@@ -68,6 +69,7 @@ pub(super) fn attach(paths: &Paths) -> Result<(), DataplaneError> {
 fn attach_one(paths: &Paths, hook: &Hook, path: &PathBuf) -> Result<(), DataplaneError> {
     let link = hook.attach(&paths.programs().join(hook.program), paths.open_cgroup()?)?;
     link.pin(path).map_err(|source| DataplaneError::Pin { path: path.clone(), source: Box::new(source) })?;
+    failpoint::changed();
     Ok(())
 }
 
@@ -136,6 +138,7 @@ pub(super) fn detach(paths: &Paths) -> Result<(), DataplaneError> {
         // later. Elsewhere that has to do.
         let _ = sys::link_detach(fd.as_fd());
         gone(fs_err::remove_file(&path))?;
+        failpoint::changed();
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::error::{DataplaneError, missing_capabilities};
 use super::hooks::HOOKS;
 use super::pins::Paths;
 use super::upgrade;
+use crate::failpoint;
 
 /// The compiled programs; `cargo xtask ebpf --check` proves that they come from `ebpf/`.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/kpx.bpf.o"));
@@ -104,10 +105,12 @@ pub(super) fn load_and_pin(
         let map = object.map_mut(name).expect("the object has every map, as its test says");
         map.pin(&path).map_err(|source| DataplaneError::Pin { path, source: Box::new(source) })?;
     }
+    failpoint::changed();
     for hook in &HOOKS {
         let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
         hook.load(program, &paths.programs().join(hook.program))?;
     }
+    failpoint::changed();
     for hook in &PACKET_HOOKS {
         let failed = |error| DataplaneError::of_packet_program(hook.program, error);
         let program = object.program_mut(hook.program).expect("the object has every program, as its test says");
@@ -149,6 +152,7 @@ pub(super) fn unpin_one(paths: &Paths) -> Result<(), DataplaneError> {
         for entry in entries.iter().filter(|_| directory != paths.pins) {
             gone(fs_err::remove_file(entry.path()))?;
         }
+        failpoint::changed();
         // The directory given may hold what others pinned: then it stays.
         match fs_err::remove_dir(&directory) {
             Err(error) if directory == paths.pins && error.kind() == io::ErrorKind::DirectoryNotEmpty => {}

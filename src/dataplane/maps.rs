@@ -12,6 +12,7 @@ use kpx_abi::{
 
 use super::error::DataplaneError;
 use super::reconcile::{Image, Op, Sizes};
+use crate::failpoint;
 use crate::inspect::bpf::sys::Table;
 
 /// The maps that user space reads or writes.
@@ -83,7 +84,9 @@ impl Maps {
 
     /// Writes the configuration.
     pub(super) fn set_config(&self, config: &Config) -> Result<(), DataplaneError> {
-        self.config.put(&0, config).map_err(failed("write", map_name::CONFIG))
+        self.config.put(&0, config).map_err(failed("write", map_name::CONFIG))?;
+        failpoint::changed();
+        Ok(())
     }
 
     /// Reads what a lookup reads. Meant for when nobody writes.

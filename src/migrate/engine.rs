@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress};
-use super::phase::{Check, Finding, Lasting, Phase, PhaseName, Step, World};
+use super::phase::{Check, Finding, Found, Lasting, Phase, PhaseName, Step, World};
 use crate::error::{Hinted, with_causes};
 
 /// How a run ended.
@@ -282,7 +282,8 @@ impl<W: World> Engine<'_, W> {
         }
         if record {
             // Done again on the next way forward, as if it had never been.
-            self.journal.append(Event::Done { phase, step: id.to_owned(), action: Action::Undo, note: None })?;
+            let Found { note, counts } = Found::default();
+            self.journal.append(Event::Done { phase, step: id.to_owned(), action: Action::Undo, note, counts })?;
             return Ok(());
         }
         self.around(world, phase, step, Action::Undo, |world| step.undo(world))
@@ -318,11 +319,11 @@ impl<W: World> Engine<'_, W> {
         let result = change(world)
             .map_err(|source| EngineError::Step { phase, step: id, action, source })
             .and_then(|()| look(world));
-        let note = world.take_note();
+        let Found { note, counts } = world.take_found();
         match result {
             Ok(()) => {
                 let note = note.clone();
-                self.journal.append(Event::Done { phase, step: id.to_owned(), action, note })?;
+                self.journal.append(Event::Done { phase, step: id.to_owned(), action, note, counts })?;
             }
             Err(error) => {
                 let text = with_causes(&error);

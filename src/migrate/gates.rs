@@ -83,7 +83,8 @@ impl Gate<NodeWorld<'_>> for HooksSee {
         let mut out = vec![hooks(world)?, foreign(world)?];
         let (finding, probes) = seen(world)?;
         out.push(finding);
-        if world.mode()? != Some(Mode::Active) {
+        // Behind a boot without rules nobody serves: that is nothing to compare with.
+        if world.mode()? != Some(Mode::Active) && world.rules_serve()? {
             world.keep_probes(&probes)?;
         }
         Ok(out)

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::phase::PhaseName;
 use crate::error::Hinted;
+use crate::failpoint;
 
 /// Direction of a run of the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,9 @@ pub enum Event {
         /// What it found out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
+        /// How much of what it moved or removed.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        counts: BTreeMap<String, u64>,
     },
     /// It failed; what it left behind is for the next run to find out.
     Failed {
@@ -183,37 +187,6 @@ impl Hinted for JournalError {
     }
 }
 
-/// Kills this process at a chosen journal write, so that tests can prove what a crash there leaves behind.
-///
-/// Read from the environment variable `KPX_CRASH`: `before:N` or `after:N`, where N counts the journal writes of the
-/// process from 1. The process ends by SIGKILL, as a power cut would end it. Not meant for any use but tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failpoint {
-    before: bool,
-    write: u64,
-}
-
-impl Failpoint {
-    /// The failpoint that the environment asks for.
-    pub fn from_env() -> Option<Self> {
-        let text = std::env::var("KPX_CRASH").ok()?;
-        let (when, write) = text.split_once(':')?;
-        let before = match when {
-            "before" => true,
-            "after" => false,
-            _ => return None,
-        };
-        Some(Self { before, write: write.parse().ok()? })
-    }
-
-    fn reached(self, before: bool, write: u64) {
-        if self.before == before && self.write == write {
-            // Only the kernel's own way to end a process runs no destructor and flushes nothing.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        }
-    }
-}
-
 /// The open journal of one migration.
 #[derive(Debug)]
 pub struct Journal {
@@ -221,7 +194,6 @@ pub struct Journal {
     file: fs::File,
     records: Vec<Record>,
     written: u64,
-    failpoint: Option<Failpoint>,
 }
 
 const FILE_NAME: &str = "journal.jsonl";
@@ -238,7 +210,7 @@ impl Journal {
         }
         file.sync_all().map_err(failed)?;
         sync_dir(dir).map_err(failed)?;
-        Ok(Self { path, file, records, written: 0, failpoint: Failpoint::from_env() })
+        Ok(Self { path, file, records, written: 0 })
     }
 
     /// Reads the journal in `dir` without changing it; empty where there is none.
@@ -254,9 +226,7 @@ impl Journal {
     /// Appends one event; when this returns, it is on disk.
     pub fn append(&mut self, event: Event) -> Result<(), JournalError> {
         self.written += 1;
-        if let Some(failpoint) = self.failpoint {
-            failpoint.reached(true, self.written);
-        }
+        failpoint::before_write(self.written);
         let record = Record { seq: self.records.len() as u64 + 1, at: jiff::Timestamp::now(), event };
         let mut line = serde_json::to_vec(&record).expect("an event has string keys and no failing serialiser");
         line.push(b'\n');
@@ -264,9 +234,7 @@ impl Journal {
         self.file.write_all(&line).map_err(failed)?;
         self.file.sync_data().map_err(failed)?;
         self.records.push(record);
-        if let Some(failpoint) = self.failpoint {
-            failpoint.reached(false, self.written);
-        }
+        failpoint::after_write(self.written);
         Ok(())
     }
 }
@@ -473,7 +441,13 @@ mod tests {
         let events = [
             begin(),
             intent("a"),
-            Event::Done { phase: PhaseName::Load, step: "a".into(), action: Action::Do, note: None },
+            Event::Done {
+                phase: PhaseName::Load,
+                step: "a".into(),
+                action: Action::Do,
+                note: None,
+                counts: BTreeMap::new(),
+            },
             intent("b"),
             Event::Gate { phase: PhaseName::Load, passed: true, failures: vec![] },
             undo("a"),

@@ -21,12 +21,13 @@ mod steps;
 mod store;
 mod survey;
 mod switch;
+mod took;
 mod world;
 
 pub use engine::{Engine, EngineError, Notice, Outcome};
-pub use journal::{Action, Direction, End, Event, Failpoint, Journal, JournalError, Mark, Progress, Record};
+pub use journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress, Record};
 pub use marks::Marks;
-pub use phase::{Check, Finding, Gate, Lasting, Phase, PhaseName, Step, World};
+pub use phase::{Check, Finding, Found, Gate, Lasting, Phase, PhaseName, Step, World};
 pub use plan::{
     Accept, Blocker, BlockerId, Counts, Inputs, NodeId, Plan, PlannedFrontend, PlannedPhase, PlannedStep, Server,
     Source, Target, Warning, Wishes,
@@ -39,4 +40,5 @@ pub use steps::Facts;
 pub use store::{Holder, Lock, Migration, Store, StoreError};
 pub use survey::{Host, Lifted, OpenMigration, ReadError, Rules, Survey, Tables};
 pub use switch::{ForwardError, ProxyDriver, ProxyError};
+pub use took::{PhaseTook, Took};
 pub use world::{KernelFlows, NodeWorld, RunOptions, StepError};

@@ -1,5 +1,6 @@
 //! What a migration is made of: phases, their steps, and the gate behind each phase.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -108,10 +109,19 @@ pub trait World {
     /// The facts.
     fn facts(&self) -> &Self::Facts;
 
-    /// What the step at hand has found out and wants to be kept, if anything; asked once, behind each step.
-    fn take_note(&mut self) -> Option<String> {
-        None
+    /// What the step at hand has found out and wants to be kept; asked once, behind each step.
+    fn take_found(&mut self) -> Found {
+        Found::default()
     }
+}
+
+/// What a step has found out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// In words, if anything.
+    pub note: Option<String>,
+    /// How much of what it moved or removed.
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// Whether a step's effect is there.

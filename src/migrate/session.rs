@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::engine::{Engine, EngineError, Notice, Outcome};
 use super::gates;
-use super::journal::{Journal, Mark};
+use super::journal::{Direction, Journal, Mark, Progress};
 use super::marks::Marks;
-use super::phase::{Finding, Phase, PhaseName};
+use super::phase::{Finding, Found, Phase, PhaseName};
 use super::plan::{Accept, NodeId, Plan, Target, Wishes};
 use super::planner;
 use super::removal::{Removal, State};
@@ -19,11 +19,13 @@ use super::steps::{self, Facts};
 use super::store::{Lock, Migration, Store, StoreError};
 use super::survey::{self, OpenMigration, ReadError, Survey};
 use super::switch::{ProxyDriver, SERVE_PACKETS};
+use super::took::Took;
 use super::world::{NodeWorld, RunOptions, StepError};
 use crate::capture::{self, Node, NodeOptions};
 use crate::dataplane::{Mode, Paths};
 use crate::error::Hinted;
 use crate::inspect::proxy_rules::RulesMode;
+use crate::inspect::standing::{StandingError, standing};
 use crate::model::ServiceTable;
 
 /// Which node, and where its state is.
@@ -145,13 +147,20 @@ pub struct Status {
     pub notes: Vec<(&'static str, String)>,
     /// Who serves.
     pub serving: Serving,
+    /// What the latest way there took.
+    pub there: Option<Took>,
+    /// What the latest way back took.
+    pub back: Option<Took>,
 }
 
 impl Status {
     /// One sentence.
     pub fn describe(&self) -> String {
         match (&self.id, &self.standing) {
-            (Some(id), Some(standing)) => format!("Migration {id} of {}: {}", self.node, standing.describe()),
+            (Some(id), Some(standing)) => {
+                let nobody = if self.serving == Serving::Nobody { "; NOBODY SERVES" } else { "" };
+                format!("Migration {id} of {}: {}{nobody}", self.node, standing.describe())
+            }
             _ => format!("No migration of {} is under way or in force; the rules serve", self.node),
         }
     }
@@ -278,10 +287,12 @@ impl Session {
         let here = self.node_id()?;
         let Some(migration) = self.current()? else {
             let node = here.name;
-            let (steps, notes) = (Vec::new(), Vec::new());
-            return Ok(Status { id: None, node, standing: None, steps, notes, serving: Serving::Rules });
+            let (steps, notes, serving) = (Vec::new(), Vec::new(), Serving::Rules);
+            let (there, back) = self.last_time()?.map_or((None, None), |(there, back)| (Some(there), back));
+            return Ok(Status { id: None, node, standing: None, steps, notes, serving, there, back });
         };
-        let progress = migration.progress()?;
+        let records = Journal::read(&migration.dir).map_err(StoreError::from)?;
+        let progress = Progress::of(&records);
         let stop = AtomicBool::new(false);
         let phases = steps::phases();
         let mut world = self.world(&migration, RunOptions::default(), &stop)?;
@@ -293,9 +304,35 @@ impl Session {
         let notes = steps.iter().filter_map(|s| Some((s.step, progress.note(s.step)?.to_owned()))).collect();
         let serving = match world.mode() {
             Ok(Some(Mode::Active)) => Serving::Ebpf,
+            // Where the kernel does not tell, nothing was removed.
+            _ if !rules_stand().unwrap_or(true) => Serving::Nobody,
             _ => Serving::Rules,
         };
-        Ok(Status { id: Some(migration.id.clone()), node: here.name, standing: Some(standing), steps, notes, serving })
+        let [there, back] = [Direction::Forward, Direction::Backward].map(|way| Took::of(&records, way));
+        let (id, standing) = (Some(migration.id.clone()), Some(standing));
+        Ok(Status { id, node: here.name, standing, steps, notes, serving, there, back })
+    }
+
+    /// What the latest whole way there took on this node, and the way back behind it.
+    pub fn last_time(&self) -> Result<Option<(Took, Option<Took>)>, SessionError> {
+        let name = self.node_id()?.name;
+        for migration in self.store.list()?.into_iter().rev() {
+            let records = Journal::read(&migration.dir).map_err(StoreError::from)?;
+            let [there, back] = [Direction::Forward, Direction::Backward].map(|way| Took::of(&records, way));
+            if let Some(there) = there.filter(|took| took.ended)
+                && migration.plan()?.node.name == name
+            {
+                let back = back.filter(|back| back.ended && back.began > there.began);
+                return Ok(Some((there, back)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the latest way in this direction took, of a migration.
+    pub fn took(&self, migration: &Migration, direction: Direction) -> Result<Option<Took>, SessionError> {
+        let records = Journal::read(&migration.dir).map_err(StoreError::from)?;
+        Ok(Took::of(&records, direction))
     }
 
     /// Runs the engine forward.
@@ -366,7 +403,7 @@ impl Session {
             no_agent: plan.accept.contains(&Accept::NoAgent),
             driver: plan.driver,
             unserved: Vec::new(),
-            found: None,
+            found: Found::default(),
             served,
             addresses: BTreeMap::new(),
             migration,
@@ -375,6 +412,11 @@ impl Session {
             recorded: OnceCell::new(),
         })
     }
+}
+
+/// Whether anything of kube-proxy's rules stands.
+fn rules_stand() -> Result<bool, StandingError> {
+    Ok(!standing()?.is_empty())
 }
 
 /// What the words of the steps depend on.

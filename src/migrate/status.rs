@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::journal::{Direction, End, Mark, Progress};
 use super::phase::{Check, Lasting, Phase, PhaseName, World};
 use super::store::{Migration, StoreError};
+use super::switch::ACCEPT_FORWARDED;
 
 /// One step, as the journal and the node have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -54,8 +55,11 @@ pub enum Standing {
         /// Why, as far as the journal says.
         why: String,
     },
-    /// The node was booted anew: programs and maps are gone.
-    Rebooted,
+    /// The node was booted anew, and what this migration had done is not all there.
+    Rebooted {
+        /// The steps whose effect is gone.
+        gone: Vec<&'static str>,
+    },
     /// The journal says that all is done, and the node does not show it.
     Disturbed {
         /// The first step that is missing.
@@ -75,6 +79,8 @@ pub enum Serving {
     Rules,
     /// The hooks.
     Ebpf,
+    /// Neither.
+    Nobody,
 }
 
 /// Looks at every step on the node.
@@ -111,7 +117,7 @@ impl Standing {
         let lost = |s: &&StepStatus| s.on_node == Some(false) && s.journal == Mark::Done && !s.is_record;
         let missing = steps.iter().find(lost);
         if !same_boot && missing.is_some() {
-            return Self::Rebooted;
+            return Self::Rebooted { gone: steps.iter().filter(lost).map(|step| step.step).collect() };
         }
         let why = || match (&progress.failure, &progress.end) {
             (Some(failure), _) => failure.clone(),
@@ -144,7 +150,14 @@ impl Standing {
             Self::Unfinished { after: Some(after), why } => format!("unfinished after phase {after}: {why}"),
             Self::Unfinished { after: None, why } => format!("unfinished in its first phase: {why}"),
             Self::RollbackUnfinished { why } => format!("rollback unfinished: {why}"),
-            Self::Rebooted => "node rebooted: programs are gone; the rules serve".to_owned(),
+            Self::Rebooted { gone } => {
+                let forward = if gone.contains(&ACCEPT_FORWARDED) {
+                    "; where chain FORWARD drops, packets to Services are dropped until the next apply"
+                } else {
+                    ""
+                };
+                format!("node rebooted; to do again: {}{forward}", gone.join(", "))
+            }
             Self::Disturbed { step, missing } => {
                 format!("step {step} was done and its effect is gone from the node: {missing}")
             }
@@ -165,7 +178,7 @@ impl Standing {
             ],
             Self::InForce => &[("verify", "look whether all is well"), ("rollback", "go back")],
             Self::RollbackUnfinished { .. } => &[("rollback", "go on going back"), ("apply", "go forward again")],
-            Self::Rebooted => &[("apply", "carry the node over again"), ("rollback", "clean the record")],
+            Self::Rebooted { .. } => &[("apply", "carry the node over again"), ("rollback", "clean the record")],
             Self::RolledBack => &[("plan", "plan anew")],
         }
     }
@@ -217,6 +230,8 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::journal::{Action, Event, Record};
     use super::*;
 
@@ -237,7 +252,7 @@ mod tests {
         vec![
             begin(Direction::Forward),
             Event::Intent { phase, step: step.clone(), action: Action::Do },
-            Event::Done { phase, step, action: Action::Do, note: None },
+            Event::Done { phase, step, action: Action::Do, note: None, counts: BTreeMap::new() },
         ]
     }
 
@@ -260,7 +275,7 @@ mod tests {
         let (there, gone) = (step(&progress, true), step(&progress, false));
         assert_eq!(Standing::of(&progress, &there, true), Standing::InForce);
         assert_eq!(Standing::of(&progress, &there, false), Standing::InForce, "pins outlived a boot: then it was none");
-        assert_eq!(Standing::of(&progress, &gone, false), Standing::Rebooted);
+        assert_eq!(Standing::of(&progress, &gone, false), Standing::Rebooted { gone: vec!["install"] });
         assert!(matches!(Standing::of(&progress, &gone, true), Standing::Disturbed { step: "install", .. }));
     }
 

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::gates::{Equality, HooksSee, Probes};
+use super::journal::Mark;
 use super::marks::Marks;
 use super::phase::{Check, Lasting, Phase, PhaseName, Step};
 use super::plan::{PlannedPhase, PlannedStep};
 use super::switch::{
-    AcceptForwarded, Handed, HoldTable, PacketsServe, ProxyDriver, Release, RemoveRules, Removed, ServePackets,
-    Standing, Stop, Stopped, TakeOver,
+    AcceptForwarded, Handed, HoldTable, PacketsServe, ProxyDriver, Release, RemoveRules, Removed, SERVE_PACKETS,
+    ServePackets, Standing, Stop, Stopped, TakeOver,
 };
 use super::world::{NodeWorld, StepError};
 use crate::dataplane::{Attachment, Capacity, Dataplane, Mode, pod_networks};
@@ -302,6 +303,8 @@ impl Step<NodeWorld<'_>> for Activate {
     fn check(&self, world: &mut NodeWorld<'_>) -> Result<Check, StepError> {
         Ok(match world.mode()? {
             Some(Mode::Active) => Check::Done,
+            // The packet path stands back for a while when it comes and before it goes; that step knows how to go on.
+            Some(Mode::Drain) if matches!(world.mark(SERVE_PACKETS)?, Mark::Doing | Mark::Undoing) => Check::Done,
             Some(mode) => Check::NotDone(format!("the mode is {}", mode.name())),
             None => Check::NotDone(NO_MAPS.to_owned()),
         })
@@ -312,10 +315,6 @@ impl Step<NodeWorld<'_>> for Activate {
         let flows = world.kernel_flows()?;
         let mut dataplane = world.installed()?;
         dataplane.yield_to(&flows)?;
-        if !dataplane.device_numbers()?.is_empty() {
-            // A run was killed while the packet path stood back: its flows of datagrams are not to be taken for new ones.
-            dataplane.leave_to_rules(&world.entries()?, world.conntrack_udp_time()?)?;
-        }
         Ok(dataplane.set_mode(Mode::Active)?)
     }
 

@@ -12,7 +12,7 @@ use fs_err as fs;
 
 use super::journal::{Mark, sync_dir};
 use super::marks::Marks;
-use super::phase::World;
+use super::phase::{Found, World};
 use super::probe::{self, ProbeError, Probed, Request};
 use super::removal::RemovalError;
 use super::steps::Facts;
@@ -75,7 +75,7 @@ pub struct NodeWorld<'a> {
     /// Frontends that eBPF does not serve as the rules do, with the reason, by the API objects as last read.
     pub unserved: Vec<String>,
     /// What the step at hand has found out.
-    pub found: Option<String>,
+    pub found: Found,
     /// The node as recorded before anything was changed, once it was asked for.
     pub recorded: OnceCell<Node>,
 }
@@ -180,8 +180,8 @@ impl World for NodeWorld<'_> {
         &self.facts
     }
 
-    fn take_note(&mut self) -> Option<String> {
-        self.found.take()
+    fn take_found(&mut self) -> Found {
+        std::mem::take(&mut self.found)
     }
 }
 
@@ -373,7 +373,12 @@ impl NodeWorld<'_> {
 
     /// Keeps what the step at hand has found out.
     pub fn note(&mut self, found: String) {
-        self.found = Some(found);
+        self.found.note = Some(found);
+    }
+
+    /// Keeps how much the step at hand has moved or removed.
+    pub fn count(&mut self, what: &str, number: usize) {
+        *self.found.counts.entry(what.to_owned()).or_default() += number as u64;
     }
 
     /// Connects to the first frontends of each class, from inside the cgroup.

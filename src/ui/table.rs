@@ -103,7 +103,12 @@ pub struct Table {
     pub rows: Vec<Vec<Cell>>,
     /// A line below, such as a count.
     pub footer: Option<String>,
+    /// Whether most of it is sentences, which wrap wherever they go.
+    pub prose: bool,
 }
+
+/// What sentences wrap at where no terminal says how wide it is.
+const PAGE: u16 = 80;
 
 impl Table {
     /// A table with these headings, all left-aligned; see [`Self::right`].
@@ -145,6 +150,13 @@ impl Table {
         self
     }
 
+    /// Wraps the cells at 80 columns also where the output is piped: they are there to be read, and no address is in them.
+    #[must_use]
+    pub const fn prose(mut self) -> Self {
+        self.prose = true;
+        self
+    }
+
     /// Adds a row.
     pub fn row<I, C>(&mut self, cells: I)
     where
@@ -159,7 +171,7 @@ impl Table {
     /// Renders to text. `width` is the terminal's, `None` when piped; `color` allows ANSI sequences.
     pub fn render(&self, width: Option<u16>, headers: bool, color: bool) -> String {
         let mut out = String::new();
-        let width = width.map(usize::from);
+        let width = width.or(self.prose.then_some(PAGE)).map(usize::from);
         if let Some(title) = &self.title {
             layout::sentence(title, width, &mut out);
         }

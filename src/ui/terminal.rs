@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::layout::hang;
 use super::report::{envelope, markdown};
-use super::{Failure, Progress, Report};
+use super::{Failure, Progress, Report, Table};
 
 /// Output format, the same for every command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -265,6 +265,12 @@ impl Ui {
             return Ok(());
         }
         self.write(&format!("{text}\n"))
+    }
+
+    /// Prints a table for people to stdout, with a line between it and what is around it; ignored when the output is for programs.
+    pub fn say_table(&mut self, table: &Table) -> Result<(), Failure> {
+        let text = table.render(self.width, !self.options.no_headers, self.color_out);
+        self.say(&format!("\n{text}"))
     }
 
     /// Prints raw bytes to stdout: completions, man pages.

@@ -168,6 +168,27 @@ fn reboot(rig: &Rig) {
 }
 
 #[test]
+fn a_damaged_journal_is_told_with_its_line() {
+    if !privileged() {
+        return;
+    }
+    let rig = Rig::up("mig-damage");
+    rig.kpx(&[&["migrate", "apply", "--yes", "--until", "load"][..], &QUICK].concat()).exits(0);
+    let migrations = Path::new(&rig.option("--state-dir")).join("migrations");
+    let newest = fs_err::read_dir(migrations).expect("migrations").map(|e| e.expect("an entry").path()).max();
+    let journal = newest.expect("a migration").join("journal.jsonl");
+    let text = fs_err::read_to_string(&journal).expect("a journal");
+    fs_err::write(&journal, text.replacen("\"event\":\"done\"", "\"event\":\"dnoe\"", 1)).expect("written");
+    for command in [&["migrate", "status"][..], &["migrate", "apply", "--yes"], &["migrate", "rollback"]] {
+        let refused = rig.kpx(command).exits(1);
+        assert!(refused.stderr.contains("journal.jsonl is damaged at line 3"), "{refused:?}");
+        assert!(refused.stderr.contains("look at what else wrote to"), "{refused:?}");
+    }
+    fs_err::write(&journal, text).expect("written");
+    rig.kpx(&["migrate", "rollback"]).exits(0);
+}
+
+#[test]
 fn one_kpx_at_a_time_changes_a_node() {
     if !privileged() {
         return;

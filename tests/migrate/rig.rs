@@ -22,6 +22,7 @@ pub(crate) fn world() -> PathBuf {
 /// A lab that plays the recorded node; gone when dropped.
 pub(crate) struct Rig {
     pub(crate) lab: Lab,
+    spec: Spec,
 }
 
 /// How a run of kpx ended.
@@ -57,8 +58,29 @@ impl Rig {
         let options = NodeOptions { from: Some(from.to_owned()), services_from, ..NodeOptions::default() };
         let node = Node::open(&options).unwrap();
         let name = format!("{name}-{:x}", std::process::id());
-        let lab = Lab::up(&Spec::read(&node, &name).unwrap(), Path::new(KPX)).unwrap();
-        Self { lab }
+        let spec = Spec::read(&node, &name).unwrap();
+        let lab = Lab::up(&spec, Path::new(KPX)).unwrap();
+        Self { lab, spec }
+    }
+
+    /// The same node after a boot: everything of the kernel's is as it was recorded, the state directory is as it was left, and
+    /// the boot id in it is another one's.
+    pub(crate) fn boot(self) -> Self {
+        let Self { lab, spec } = self;
+        let aside = tempfile::tempdir().unwrap();
+        let state = lab.names().state_dir();
+        let (state, aside) = (state.to_str().unwrap(), aside.path().to_str().unwrap());
+        tool("cp", &["-a", state, aside]);
+        drop(lab);
+        let lab = Lab::up(&spec, Path::new(KPX)).unwrap();
+        tool("cp", &["-a", &format!("{aside}/state/."), state]);
+        let boot = fs_err::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let records = tool("find", &[state, "-name", "journal.jsonl", "-o", "-name", "plan.json"]);
+        for path in records.lines() {
+            let text = fs_err::read_to_string(path).unwrap();
+            fs_err::write(path, text.replace(boot.trim(), "00000000-0000-0000-0000-000000000000")).unwrap();
+        }
+        Self { lab, spec }
     }
 
     /// Runs kpx on the lab's node.

@@ -11,7 +11,8 @@ use kpx::lab::{Traffic, TrafficOptions, TrafficReport};
 use super::rig::{Rig, Run, assert_gone, tool, world};
 use crate::support::{privileged, recordings};
 
-const ACTIVE: u64 = 2;
+/// `enum mode` of the maps: 2 is active.
+pub(super) const ACTIVE: u64 = 2;
 
 /// Flows that are open all the while, and others that come and go.
 fn traffic() -> TrafficOptions {
@@ -20,24 +21,32 @@ fn traffic() -> TrafficOptions {
 
 impl Rig {
     fn apply(&self, more: &[&str]) -> Run {
-        let [stop, start] = self.lab.proxy_commands();
-        let stopping = ["--stop-command", &stop, "--start-command", &start, "--accept", "no-agent"];
-        self.kpx(&[&["migrate", "apply", "--yes", "--probe-timeout", "300ms"][..], &stopping, more].concat())
+        self.apply_with(more, None)
     }
 
-    fn inside(&self, program: &str, args: &[&str]) -> String {
+    /// The same, to be killed there.
+    pub(super) fn apply_with(&self, more: &[&str], crash: Option<&str>) -> Run {
+        let [stop, start] = self.lab.proxy_commands();
+        let stopping = ["--stop-command", &stop, "--start-command", &start, "--accept", "no-agent"];
+        self.kpx_with(
+            &[&["migrate", "apply", "--yes", "--probe-timeout", "300ms"][..], &stopping, more].concat(),
+            crash,
+        )
+    }
+
+    pub(super) fn inside(&self, program: &str, args: &[&str]) -> String {
         tool("ip", &[&["netns", "exec", &self.option("--netns"), program], args].concat())
     }
 
     /// Rules whose text has this, of either variant and family.
-    fn rules_with(&self, part: &str) -> usize {
+    pub(super) fn rules_with(&self, part: &str) -> usize {
         let saves = ["iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save"];
         saves.iter().map(|save| self.inside(save, &[]).lines().filter(|line| line.contains(part)).count()).sum()
     }
 
     /// Makes the node drop what it forwards unless a rule accepts it, as docker does, with a rule for pods as network plug-ins
     /// have; where kube-proxy accepts nothing, with one for what is established, too.
-    fn drop_forwarded(&self, variant: &str, established: bool) {
+    pub(super) fn drop_forwarded(&self, variant: &str, established: bool) {
         for (family, pods) in [("", "10.244.0.0/16"), ("6", "fd00:10:244::/48")] {
             let program = format!("ip{family}tables-{variant}");
             self.inside(&program, &["-w", "-P", "FORWARD", "DROP"]);
@@ -82,7 +91,7 @@ impl Rig {
     }
 
     /// Devices that have the packet path, as the kernel lists their programs.
-    fn devices(&self) -> usize {
+    pub(super) fn devices(&self) -> usize {
         let netns = self.option("--netns");
         let count = || {
             kpx::capture::netns::enter(&netns).expect("the lab's namespace");
@@ -98,7 +107,8 @@ impl Rig {
     }
 }
 
-fn clean(report: &TrafficReport) {
+/// Nothing was lost, and there was something that could have been.
+pub(super) fn clean(report: &TrafficReport) {
     assert_eq!((report.flows_lost, report.connects_failed), (0, 0), "{:#?}", report.troubles);
     assert!(report.clean(), "{:#?}", report.troubles);
     assert!(report.flows_total > 80 && report.connects_total > 100, "{report:?}");

@@ -7,7 +7,7 @@ use super::super::Context;
 use super::narrator::{Narrator, close, close_failed, stop_flag};
 use super::plan::PlanReport;
 use super::{DrainArgs, LockArgs, ProbeArgs, WishArgs, command_line};
-use crate::migrate::{Migration, Outcome, PhaseName, Plan, RunOptions, Session, SessionError, Wishes};
+use crate::migrate::{Direction, Migration, Outcome, PhaseName, Plan, RunOptions, Session, SessionError, Wishes};
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
@@ -175,6 +175,7 @@ fn carry_out(
             return Err(close_failed(&mut context.ui, failure));
         }
     };
-    close(&mut context.ui, exit, &text, &next)?;
+    let took = session.took(migration, Direction::Forward)?;
+    close(&mut context.ui, exit, &text, &next, took.as_ref())?;
     Ok(exit)
 }

@@ -7,6 +7,7 @@ mod plan;
 mod probe;
 mod rollback;
 mod status;
+mod took;
 mod verify;
 
 use std::time::Duration;

@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::migrate::{Action, Notice, PhaseName};
+use super::took;
+use crate::migrate::{Action, Notice, PhaseName, Took};
 use crate::ui::{Exit, Failure, Progress, Ui, to_value};
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets; the second one ends the process at once.
@@ -110,11 +111,20 @@ pub(super) fn close_failed(ui: &mut Ui, failure: Failure) -> Failure {
     failure
 }
 
-/// The last lines: how it ended and what to type next.
-pub(super) fn close(ui: &mut Ui, exit: Exit, text: &str, next: &[(&str, String)]) -> Result<(), Failure> {
+/// The last lines: what each phase took, how it ended and what to type next.
+pub(super) fn close(
+    ui: &mut Ui,
+    exit: Exit,
+    text: &str,
+    next: &[(&str, String)],
+    took: Option<&Took>,
+) -> Result<(), Failure> {
+    if let Some(took) = took {
+        ui.say_table(&took::table(took))?;
+    }
     let next_map: serde_json::Map<String, Value> =
         next.iter().map(|(what, command)| ((*what).replace(' ', "_"), to_value(command))).collect();
-    ui.event(&json!({ "type": "end", "exit": exit as u8, "message": text, "next": next_map }))?;
+    ui.event(&json!({ "type": "end", "exit": exit as u8, "message": text, "next": next_map, "took": took }))?;
     ui.say_wrapped(text)?;
     // Not wrapped: these lines are there to be pasted.
     for (what, command) in next {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::super::Context;
-use super::{WishArgs, command_line};
+use super::{WishArgs, command_line, took};
 use crate::migrate::{PhaseName, Plan, Server, Session};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, to_value};
 
@@ -39,6 +39,12 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     context.ui.report(&PlanReport(&plan, session.removal()))?;
     if let Some(alive) = alive {
         context.ui.note(&format!("{alive} flows to Services are carried by the kernel's NAT at this moment"));
+    }
+    // Nor is this: it is of the node's past.
+    if session.is_live()
+        && let Some((there, back)) = session.last_time()?
+    {
+        context.ui.note(&took::last_time(&there, back.as_ref()));
     }
     if let Some(path) = &args.out {
         plan.write(path)?;
@@ -103,7 +109,7 @@ impl Report for PlanReport<'_> {
 }
 
 fn node(plan: &Plan) -> Table {
-    let mut table = Table::new(&["NODE", "NOW", "THEN", "KUBE-PROXY"]);
+    let mut table = Table::new(&["NODE", "NOW", "THEN", "KUBE-PROXY"]).prose();
     let rules: usize = plan.source.rules.values().sum();
     table.row([
         plan.node.name.clone(),
@@ -115,7 +121,7 @@ fn node(plan: &Plan) -> Table {
 }
 
 fn phases(plan: &Plan, wide: bool) -> Table {
-    let mut table = Table::new(&["PHASE", "STEP", "WHAT"]);
+    let mut table = Table::new(&["PHASE", "STEP", "WHAT"]).prose();
     for phase in &plan.phases {
         for step in &phase.steps {
             table.row([phase.phase.to_string(), format!("+ {}", step.step), step.text.clone()]);
@@ -135,7 +141,8 @@ const TURNS: [PhaseName; 3] = [PhaseName::Shadow, PhaseName::Sockets, PhaseName:
 
 /// Frontends by exposure and fate.
 fn summary(plan: &Plan) -> Table {
-    let mut table = Table::new(&["FRONTENDS", "KIND", "SHADOW", "SOCKETS", "PACKETS", "WHY"]).right(&["FRONTENDS"]);
+    let mut table =
+        Table::new(&["FRONTENDS", "KIND", "SHADOW", "SOCKETS", "PACKETS", "WHY"]).right(&["FRONTENDS"]).prose();
     let mut groups: BTreeMap<([Server; 3], String, String), usize> = BTreeMap::new();
     for f in &plan.frontends {
         let why = f.reason.clone().unwrap_or_default();

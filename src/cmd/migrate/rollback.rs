@@ -3,7 +3,7 @@
 use super::super::Context;
 use super::narrator::{Narrator, close, close_failed, stop_flag};
 use super::{DrainArgs, LockArgs, command_line};
-use crate::migrate::{Outcome, RunOptions, Session};
+use crate::migrate::{Direction, Outcome, RunOptions, Session};
 use crate::ui::{Exit, Failure};
 
 const EXAMPLES: &str = "\
@@ -32,7 +32,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let session = Session::open(super::session_options(&context.globals))?;
     let _lock = session.lock(args.lock.lock_timeout)?;
     let Some(migration) = session.current()? else {
-        close(&mut context.ui, Exit::Fine, "Nothing is migrated on this node: the rules serve.", &[])?;
+        close(&mut context.ui, Exit::Fine, "Nothing is migrated on this node: the rules serve.", &[], None)?;
         return Ok(Exit::Fine);
     };
     let options = RunOptions { drain_timeout: args.drain.drain_timeout, force: args.force, ..RunOptions::default() };
@@ -43,12 +43,13 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     match result {
         Ok(Outcome::RolledBack) => {
             let text = "The node is as before: the rules serve, and nothing of kpx is on it.";
-            close(&mut context.ui, Exit::Fine, text, &[])?;
+            let took = session.took(&migration, Direction::Backward)?;
+            close(&mut context.ui, Exit::Fine, text, &[], took.as_ref())?;
             Ok(Exit::Fine)
         }
         Ok(_) => {
             let text = "Interrupted; the step at hand was finished and everything is recorded.";
-            close(&mut context.ui, Exit::Interrupted, text, &[("go on", again)])?;
+            close(&mut context.ui, Exit::Interrupted, text, &[("go on", again)], None)?;
             Ok(Exit::Interrupted)
         }
         Err(error) => {

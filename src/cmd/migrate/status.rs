@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::super::Context;
-use super::command_line;
+use super::{command_line, took};
 use crate::migrate::{Mark, Session, Status, StepStatus};
 use crate::ui::{Cell, Exit, Failure, Report, Table, Tone, to_value};
 
@@ -49,6 +49,9 @@ impl Report for StatusReport<'_> {
         map.insert("serving".to_owned(), to_value(&self.0.serving));
         let notes: Map<String, Value> = self.0.notes.iter().map(|(step, n)| ((*step).to_owned(), json!(n))).collect();
         map.insert("notes".to_owned(), Value::Object(notes));
+        for (way, took) in [("apply", &self.0.there), ("rollback", &self.0.back)] {
+            map.insert(format!("{way}_took"), to_value(took));
+        }
         map.insert("message".to_owned(), json!(self.0.describe()));
         map
     }
@@ -68,9 +71,8 @@ impl Report for StatusReport<'_> {
             }
             tables.push(table);
         }
-        let mut lines: Vec<String> = self.0.notes.iter().map(|(step, note)| format!("{step}: {note}")).collect();
-        lines.push(self.0.describe());
-        tables.push(Table::default().footer(lines.join("\n")));
+        tables.extend([&self.0.there, &self.0.back].into_iter().flatten().map(took::table));
+        tables.push(Table::default().footer(self.0.describe()).prose());
         tables
     }
 

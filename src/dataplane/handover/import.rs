@@ -50,8 +50,8 @@ impl fmt::Display for Unfit {
             Self::Helper => "a conntrack helper takes part",
             Self::Offloaded => "offloaded to a flowtable",
             Self::Multihomed => "an SCTP path of an association with several",
-            Self::OwnSocket => "of a socket of the node",
-            Self::OwnBackend => "to a socket of the node",
+            Self::OwnSocket => "from sockets of the node itself",
+            Self::OwnBackend => "to backends on the node itself",
             Self::Ended => "ended",
             Self::NoPort => "no port is free for it",
         })

@@ -19,6 +19,8 @@ use std::path::Path;
 
 use aya::Pod;
 
+use crate::failpoint;
+
 pub(crate) use entries::{Entries, btf, copies};
 
 /// Commands of bpf(2).
@@ -509,12 +511,17 @@ impl<K: Pod + Default + PartialEq, V: Pod + Default> Table<K, V> {
             };
             // SAFETY: `keys` and `values` are arrays of `count` elements of the checked sizes; the kernel only reads them.
             match unsafe { bpf(cmd::MAP_UPDATE_BATCH, &mut attr) } {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    failpoint::changed();
+                    return Ok(());
+                }
                 Err(error) if unsupported(&error) => self.batches.set(false),
                 Err(error) => return Err(error),
             }
         }
-        keys.iter().zip(values).try_for_each(|(key, value)| self.put(key, value))
+        keys.iter().zip(values).try_for_each(|(key, value)| self.put(key, value))?;
+        failpoint::changed();
+        Ok(())
     }
 
     /// Removes an element; whether there was one.

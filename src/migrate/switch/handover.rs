@@ -49,6 +49,8 @@ impl Step<NodeWorld<'_>> for TakeOver {
             // is found by the next look.
             dataplane.forget_left(&world.entries()?)?;
         }
+        world.count("flows_taken_over", taken);
+        world.count("flows_left", left.values().sum());
         world.note(format!("{taken} flows taken over{}", kept(&left)));
         Ok(())
     }
@@ -65,10 +67,10 @@ fn by_reason(left: impl Iterator<Item = Unfit>) -> BTreeMap<Unfit, usize> {
 
 fn kept(left: &BTreeMap<Unfit, usize>) -> String {
     if left.is_empty() {
-        return ", none left to the kernel".to_owned();
+        return "; none stays with the kernel".to_owned();
     }
     let parts = left.iter().map(|(why, n)| format!("{n} {why}")).collect::<Vec<_>>();
-    format!(", {} left to the kernel ({})", left.values().sum::<usize>(), parts.join(", "))
+    format!("; {} stay with the kernel until they end: {}", left.values().sum::<usize>(), parts.join(", "))
 }
 
 /// Nobody but the packet path translates what it can.

@@ -56,12 +56,15 @@ impl Step<NodeWorld<'_>> for HoldTable {
     }
 }
 
+/// Name of the step.
+pub(in crate::migrate) const ACCEPT_FORWARDED: &str = "accept-forwarded";
+
 /// Lets Services' packets through where FORWARD drops.
 pub(in crate::migrate) struct AcceptForwarded;
 
 impl Step<NodeWorld<'_>> for AcceptForwarded {
     fn id(&self) -> &'static str {
-        "accept-forwarded"
+        ACCEPT_FORWARDED
     }
 
     fn describe(&self, facts: &Facts) -> String {

@@ -14,7 +14,7 @@ mod stop;
 
 pub use forward::ForwardError;
 pub(super) use handover::{Handed, TakeOver};
-pub(super) use hold_steps::{AcceptForwarded, HoldTable, Standing};
+pub(super) use hold_steps::{ACCEPT_FORWARDED, AcceptForwarded, HoldTable, Standing};
 pub(super) use packets::{PacketsServe, SERVE_PACKETS, ServePackets, devices};
 pub use proxy::{ProxyDriver, ProxyError};
 pub(super) use release::Release;

@@ -65,6 +65,7 @@ impl Step<NodeWorld<'_>> for ServePackets {
         let left = dataplane.leave_to_rules(&world.entries()?, time)?;
         dataplane.set_mode(Mode::Active)?;
         let devices = on.devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
+        world.count("flows_of_datagrams_left", left);
         world.note(format!("on {devices}; {left} flows of datagrams stay the kernel's for now"));
         Ok(())
     }
@@ -77,6 +78,7 @@ impl Step<NodeWorld<'_>> for ServePackets {
             if mode != Mode::Off {
                 dataplane.set_mode(Mode::Drain)?;
                 let given = give_all_back(world, &mut dataplane)?;
+                world.count("flows_given_back", given);
                 world.note(format!("{given} flows given to the kernel's NAT"));
             }
             dataplane.detach_devices()?;

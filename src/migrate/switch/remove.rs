@@ -56,6 +56,7 @@ impl Step<NodeWorld<'_>> for RemoveRules {
         // First, since two may refuse what has no backend, but somebody has to.
         world.installed()?.set_rules_gone(true)?;
         let removed = remove(world.node, &State::kept(&folder)?, None)?;
+        count(world, &removed);
         world.note(format!("removed {}", words(&removed)));
         Ok(())
     }
@@ -65,6 +66,7 @@ impl Step<NodeWorld<'_>> for RemoveRules {
         let folder = folder(world);
         if folder.exists() {
             let restored = restore(world.node, &State::kept(&folder)?)?;
+            count(world, &restored);
             world.note(format!("put back {}", words(&restored)));
         }
         if let Some(mut dataplane) = world.dataplane()? {
@@ -82,6 +84,12 @@ impl Step<NodeWorld<'_>> for RemoveRules {
     /// What was put back was looked at until nothing was missing; only then what was kept has gone.
     fn is_undone(&self, world: &mut NodeWorld<'_>) -> Result<bool, StepError> {
         Ok(!folder(world).exists())
+    }
+}
+
+fn count(world: &mut NodeWorld<'_>, counts: &[Count]) {
+    for (what, number) in counts.iter().flat_map(|count| &count.numbers) {
+        world.count(what, *number);
     }
 }
 
