@@ -72,6 +72,8 @@ pub struct PhaseReport {
     pub flows_lost: u64,
     /// Longest time between two records of one flow, milliseconds.
     pub longest_gap_ms: f64,
+    /// TCP segments that were sent again, by whichever end.
+    pub retransmissions: u64,
     /// Short connections.
     pub connects: u64,
     /// Short connections that failed or were refused.
@@ -168,6 +170,7 @@ pub(super) fn merge(clients: impl Iterator<Item = Tallies>) -> TrafficReport {
             flows_opened: opened,
             flows_lost: lost,
             longest_gap_ms: ms(gap),
+            retransmissions: 0,
             connects: phase.connects,
             connects_failed: phase.failed + phase.refused,
             connect: Latency::of(phase.connect_us),

@@ -284,7 +284,9 @@ impl Backends {
         let Some(flow) = self.datagrams.get_mut(&id) else { return };
         let now = Instant::now();
         let silence = now.duration_since(flow.session.last);
-        if silence > ABANDONED || (flow.session.ended && silence > KEPT) {
+        // One that is to be silent for long is not given up for it.
+        let abandoned = ABANDONED.max(flow.session.interval * 3);
+        if silence > abandoned || (flow.session.ended && silence > KEPT) {
             self.datagrams.remove(&id);
             return;
         }
@@ -344,16 +346,12 @@ impl Connection {
         loop {
             let frame = match self.cut.next() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return true,
+                Ok(None) => return self.flush(),
                 Err(_) => return false,
             };
             let now = Instant::now();
             match (frame.kind, self.session.as_mut()) {
-                (Kind::Echo, _) => {
-                    if !self.send(&frame.to_bytes()) {
-                        return false;
-                    }
-                }
+                (Kind::Echo, _) => self.unsent.extend_from_slice(&frame.to_bytes()),
                 (Kind::Hello, None) => {
                     let session = Session::new(frame.session, frame.account.interval_us, now);
                     poller.at(now + session.interval, CONNECTION | id);
@@ -378,6 +376,10 @@ impl Connection {
     /// Sends, keeping back what the socket does not take; false when the connection is dead.
     fn send(&mut self, bytes: &[u8]) -> bool {
         self.unsent.extend_from_slice(bytes);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> bool {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
                 Ok(0) => return false,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Command, Event, Expect, Orders, Tallies};
 use super::report::{self, TrafficReport};
-use super::{Lab, LabError, Place};
+use super::{Lab, LabError, Names, Place, netns};
 use crate::capture::command;
 
 /// How much traffic, and of what kind.
@@ -54,13 +54,17 @@ struct Client {
 pub struct Traffic {
     clients: Vec<Client>,
     events: Receiver<(Place, Option<Event>)>,
+    names: Names,
+    /// Segments that the lab's namespaces had sent again, at the start of each phase.
+    sent_again: Vec<u64>,
 }
 
 impl Traffic {
     /// Starts the clients and waits until the first flows are open.
     pub fn start(lab: &mut Lab, options: &TrafficOptions) -> Result<Self, LabError> {
         let (sender, events) = channel();
-        let mut traffic = Self { clients: Vec::new(), events };
+        let names = lab.names().clone();
+        let mut traffic = Self { clients: Vec::new(), events, sent_again: vec![sent_again(&names)?], names };
         for (place, share) in SHARES {
             if lab.targets(place).iter().any(|target| target.expect == Expect::Answer) {
                 traffic.start_client(lab, place, share, options, sender.clone())?;
@@ -132,6 +136,7 @@ impl Traffic {
         for client in &mut self.clients {
             say(&mut client.orders, &Command::Phase { name: name.to_owned() })?;
         }
+        self.sent_again.push(sent_again(&self.names)?);
         Ok(())
     }
 
@@ -147,7 +152,12 @@ impl Traffic {
                 tallies.push((place, tally));
             }
         }
-        Ok(report::merge(tallies.into_iter().map(|(_, tally)| tally)))
+        self.sent_again.push(sent_again(&self.names)?);
+        let mut report = report::merge(tallies.into_iter().map(|(_, tally)| tally));
+        for (phase, readings) in report.phases.iter_mut().zip(self.sent_again.windows(2)) {
+            phase.retransmissions = readings[1].saturating_sub(readings[0]);
+        }
+        Ok(report)
     }
 
     /// The next thing a client says.
@@ -163,6 +173,23 @@ impl Traffic {
             }
         }
     }
+}
+
+/// TCP segments that all namespaces of a lab have sent again so far.
+fn sent_again(names: &Names) -> Result<u64, LabError> {
+    let read = || Ok(fs_err::read_to_string("/proc/thread-self/net/snmp")?);
+    let mut sum = 0;
+    for name in names.namespaces() {
+        sum += retransmitted(&netns::inside(&name, read)?).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+/// `RetransSegs` of `/proc/net/snmp`: a line of names, then one of numbers.
+fn retransmitted(snmp: &str) -> Option<u64> {
+    let mut tcp = snmp.lines().filter(|line| line.starts_with("Tcp:"));
+    let at = tcp.next()?.split(' ').position(|name| name == "RetransSegs")?;
+    tcp.next()?.split(' ').nth(at)?.parse().ok()
 }
 
 impl Drop for Traffic {
@@ -181,4 +208,16 @@ fn say(to: &mut ChildStdin, what: &impl serde::Serialize) -> Result<(), LabError
     to.write_all(&line)?;
     to.flush()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retransmissions_are_found_by_their_name() {
+        let snmp = "Ip: A\nIp: 1\nTcp: RtoMin InSegs RetransSegs OutRsts\nTcp: 200 7 42 3\nUdp: A\nUdp: 1\n";
+        assert_eq!(retransmitted(snmp), Some(42));
+        assert_eq!(retransmitted("Tcp: RtoMin\nTcp: 200\n"), None);
+    }
 }

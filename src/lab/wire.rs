@@ -78,6 +78,20 @@ impl Frame {
         Self { kind, session, seq, account: Account::default() }
     }
 
+    /// A question of a session, full of what only its number tells, so that an answer shows every byte that changed.
+    pub(super) fn question(session: u64, seq: u64) -> Self {
+        let word = |n: u64| (session ^ seq.rotate_left(32) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        let account = Account {
+            interval_us: word(1),
+            pushed: word(2),
+            received: word(3),
+            source_changes: word(4) as u32,
+            moves: word(5) as u32,
+            longest_gap_us: word(6),
+        };
+        Self { kind: Kind::Echo, session, seq, account }
+    }
+
     /// The same with a push interval.
     #[must_use]
     pub(super) const fn every(mut self, interval_us: u64) -> Self {

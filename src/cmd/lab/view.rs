@@ -42,8 +42,7 @@ const TROUBLES: usize = 12;
 
 impl TrafficView<'_> {
     fn phases(&self) -> Table {
-        let headings =
-            ["PHASE", "SECONDS", "OPEN", "OPENED", "LOST", "GAP-MS", "CONNECTS", "FAILED", "P50-US", "P99-US"];
+        let headings = ["PHASE", "SECONDS", "OPEN", "LOST", "GAP-MS", "RESENT", "CONN", "FAILED", "P50-US", "P99-US"];
         let mut table = Table::new(&headings).right(&headings[1..]);
         for phase in &self.0.phases {
             let latency = |pick: fn(&Latency) -> u32| phase.connect.as_ref().map(pick).map(|us| us.to_string());
@@ -51,9 +50,9 @@ impl TrafficView<'_> {
                 Cell::from(phase.phase.as_str()),
                 format!("{:.1}", phase.seconds).into(),
                 phase.flows_open.to_string().into(),
-                phase.flows_opened.to_string().into(),
                 count(phase.flows_lost),
                 format!("{:.1}", phase.longest_gap_ms).into(),
+                phase.retransmissions.to_string().into(),
                 phase.connects.to_string().into(),
                 count(phase.connects_failed),
                 latency(|l| l.p50_us).unwrap_or_default().into(),

@@ -8,6 +8,7 @@ use super::tally::Tally;
 use super::{Class, Orders};
 use crate::lab::poll::Poller;
 use crate::lab::wire::{FRAME, Frame, Kind, Stream};
+use crate::model::Protocol;
 
 /// A flow whose records stop for so long is lost.
 const SILENCE: Duration = Duration::from_secs(2);
@@ -58,7 +59,16 @@ pub(super) struct Flow {
     sent: u64,
     received: u64,
     last: Instant,
+    /// When it last said something by itself.
+    said: Instant,
+    /// What a socket did not take yet.
+    unsent: Vec<u8>,
 }
+
+/// How often an idle flow of datagrams says something.
+const SELDOM: Duration = Duration::from_secs(20);
+/// How often a backend pushes to an idle connection: the most that it can be told.
+const NEVER: Duration = Duration::from_mins(1);
 
 impl Flow {
     /// Opens a socket and, for UDP, sends the first record.
@@ -71,8 +81,10 @@ impl Flow {
         orders: &Orders,
     ) -> io::Result<Self> {
         let (socket, state) = match class {
-            Class::Tcp => (Socket::Tcp(start_connect(addr)?, Stream::default()), State::Connecting),
-            Class::UdpConnected => {
+            Class::Tcp | Class::TcpRequest | Class::TcpBulk | Class::TcpIdle => {
+                (Socket::Tcp(start_connect(addr)?, Stream::default()), State::Connecting)
+            }
+            Class::UdpConnected | Class::UdpIdle => {
                 let socket = datagram_socket(addr)?;
                 socket.connect(addr)?;
                 (Socket::Connected(socket), State::Open)
@@ -80,20 +92,27 @@ impl Flow {
             Class::UdpUnconnected => (Socket::Unconnected(datagram_socket(addr)?), State::Open),
         };
         let now = Instant::now();
+        let (interval, keep) = match class {
+            Class::TcpIdle => (NEVER, Duration::from_micros(orders.keep_us)),
+            Class::UdpIdle => (SELDOM, SELDOM),
+            _ => (Duration::from_micros(orders.interval_us), Duration::from_micros(orders.keep_us)),
+        };
         let mut flow = Self {
             target,
             class,
             opened: now,
             addr,
             session,
-            interval: Duration::from_micros(orders.interval_us),
-            keep: Duration::from_micros(orders.keep_us),
+            interval,
+            keep,
             lifetime,
             socket,
             state,
             sent: 0,
             received: 0,
             last: now,
+            said: now,
+            unsent: Vec::new(),
         };
         if state == State::Open {
             flow.send_keep()?;
@@ -111,17 +130,20 @@ impl Flow {
 
     /// When the first turn is due; spread by `id` so that flows do not beat in step.
     pub(super) fn first_turn(&self, id: u64) -> Duration {
-        self.keep.mul_f64(0.5 + f64::from((id % 16) as u32) / 32.0)
+        self.pace().mul_f64(0.5 + f64::from((id % 16) as u32) / 32.0)
     }
 
     /// Time between two turns.
+    ///
+    /// An idle flow looks more often than it speaks, or its end would be waited for.
     pub(super) fn pace(&self) -> Duration {
-        if matches!(self.state, State::Ending { .. }) { ASK_EVERY } else { self.keep }
+        if matches!(self.state, State::Ending { .. }) || self.class.is_idle() { ASK_EVERY } else { self.keep }
     }
 
     /// Whether it has its first record; one of those that come and go is not waited for.
-    pub(super) const fn begun(&self) -> bool {
-        self.received > 0 || self.lifetime.is_some()
+    pub(super) fn begun(&self) -> bool {
+        let open = self.class.is_idle() && self.state == State::Open;
+        open || self.received > 0 || self.lifetime.is_some()
     }
 
     /// When the last record came: the moment from which on a lost flow was lost.
@@ -148,11 +170,14 @@ impl Flow {
             }
             let now = Instant::now();
             (self.state, self.last) = (State::Open, now);
-            let hello = Frame::new(Kind::Hello, self.session, 0).every(self.interval.as_micros() as u64);
-            if let Err(error) = poller.now_readable(stream, token).and_then(|()| self.send(hello)) {
-                return Next::Lost(format!("first send: {error}"));
-            }
-            return Next::Stay;
+            let begun = poller.now_readable(stream, token).and_then(|()| match self.class.questions() {
+                Some(questions) => self.ask(questions),
+                None => self.send(Frame::new(Kind::Hello, self.session, 0).every(self.interval.as_micros() as u64)),
+            });
+            return match begun {
+                Ok(()) => Next::Stay,
+                Err(error) => Next::Lost(format!("first send: {error}")),
+            };
         }
         loop {
             match self.receive() {
@@ -203,20 +228,34 @@ impl Flow {
         }
         match frame.kind {
             Kind::Push => {
-                let now = Instant::now();
-                if self.received > 0 {
-                    tally.gap(self.class, now.duration_since(self.last));
-                }
-                self.last = now;
-                self.received += 1;
-                if self.class == Class::Tcp && frame.seq != self.received {
+                self.record(tally);
+                if self.class.protocol() == Protocol::Tcp && frame.seq != self.received {
                     return Next::Lost(format!("record {} came as number {}", frame.seq, self.received));
+                }
+                Next::Stay
+            }
+            Kind::Echo if self.class.questions().is_some() => {
+                self.record(tally);
+                if frame != Frame::question(self.session, self.received) {
+                    return Next::Lost(format!("answer {} is not what was asked", self.received));
                 }
                 Next::Stay
             }
             Kind::Account => self.judge(frame, tally),
             _ => Next::Lost("a record that no backend sends".to_owned()),
         }
+    }
+
+    /// One more has come.
+    fn record(&mut self, tally: &mut Tally) {
+        let now = Instant::now();
+        // Where the client asks, the time that it takes to ask is none of the backend's.
+        let since = if self.class.questions().is_some() { self.last.max(self.said) } else { self.last };
+        if self.received > 0 && !self.class.is_idle() {
+            tally.gap(self.class, now.duration_since(since));
+        }
+        self.last = now;
+        self.received += 1;
     }
 
     /// Compares the two ends' accounts.
@@ -226,7 +265,7 @@ impl Flow {
         };
         let account = frame.account;
         let missing = account.pushed.saturating_sub(self.received) + self.sent.saturating_sub(account.received);
-        if missing > 0 && self.class != Class::Tcp && asked < ASK {
+        if missing > 0 && self.class.protocol() == Protocol::Udp && asked < ASK {
             // It may only be late: ask again.
             return Next::Stay;
         }
@@ -250,14 +289,22 @@ impl Flow {
             State::Connecting if now.duration_since(self.opened) > SILENCE => {
                 return Next::Lost("connect timed out".to_owned());
             }
-            State::Open if now.duration_since(self.last) > SILENCE => {
+            State::Open if now.duration_since(self.last) > SILENCE && !self.class.is_idle() => {
                 return Next::Lost(format!("no record for {} s", SILENCE.as_secs()));
             }
             State::Open => {
                 let over = self.lifetime.is_some_and(|life| now.duration_since(self.opened) >= life);
-                if stopping || over {
+                if let Some(questions) = self.class.questions() {
+                    match self.sent == self.received {
+                        true if stopping || over => return Next::Ended,
+                        true => self.ask(questions),
+                        false => self.flush(),
+                    }
+                } else if stopping || over {
                     self.state = State::Ending { since: now, asked: 1 };
                     self.send(Frame::new(Kind::End, self.session, self.sent))
+                } else if self.class == Class::TcpIdle || (self.class.is_idle() && now < self.said + self.keep) {
+                    Ok(())
                 } else {
                     self.send_keep()
                 }
@@ -265,7 +312,7 @@ impl Flow {
             State::Ending { since, .. } if now.duration_since(since) > SILENCE => {
                 return Next::Lost("the backend did not answer at the end".to_owned());
             }
-            State::Ending { since, asked } if self.class != Class::Tcp => {
+            State::Ending { since, asked } if self.class.protocol() == Protocol::Udp => {
                 self.state = State::Ending { since, asked: asked + 1 };
                 self.send(Frame::new(Kind::End, self.session, self.sent))
             }
@@ -277,8 +324,32 @@ impl Flow {
         }
     }
 
+    /// Asks so many questions at once.
+    fn ask(&mut self, questions: u64) -> io::Result<()> {
+        for _ in 0..questions {
+            self.sent += 1;
+            self.unsent.extend(Frame::question(self.session, self.sent).to_bytes());
+        }
+        self.said = Instant::now();
+        self.flush()
+    }
+
+    /// Sends what the socket takes of what is to be sent.
+    fn flush(&mut self) -> io::Result<()> {
+        let Socket::Tcp(stream, _) = &mut self.socket else { return Ok(()) };
+        while !self.unsent.is_empty() {
+            match stream.write(&self.unsent) {
+                Ok(length) => drop(self.unsent.drain(..length)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     fn send_keep(&mut self) -> io::Result<()> {
         self.sent += 1;
+        self.said = Instant::now();
         self.send(Frame::new(Kind::Keep, self.session, self.sent).every(self.interval.as_micros() as u64))
     }
 

@@ -31,22 +31,51 @@ use crate::model::Protocol;
 pub enum Class {
     /// A TCP connection that stays open while its server pushes records.
     Tcp,
+    /// One question and its answer after the other, over one TCP connection.
+    TcpRequest,
+    /// A TCP connection that carries much at once, both ways, and every byte of it is compared.
+    TcpBulk,
+    /// A TCP connection on which nothing is said until its end.
+    TcpIdle,
     /// A UDP socket with `connect`, as resolvers use.
     UdpConnected,
     /// A UDP socket with `sendto` alone.
     UdpUnconnected,
+    /// A UDP socket with `connect` that says something every twenty seconds.
+    UdpIdle,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Tcp, Self::UdpConnected, Self::UdpUnconnected];
+    pub const ALL: [Self; 7] = [
+        Self::Tcp,
+        Self::TcpRequest,
+        Self::TcpBulk,
+        Self::TcpIdle,
+        Self::UdpConnected,
+        Self::UdpUnconnected,
+        Self::UdpIdle,
+    ];
 
-    /// The classes of one protocol.
-    const fn of(protocol: Protocol) -> &'static [Self] {
-        match protocol {
-            Protocol::Tcp => &[Self::Tcp],
-            Protocol::Udp => &[Self::UdpConnected, Self::UdpUnconnected],
-            Protocol::Sctp => &[],
+    /// Its protocol.
+    const fn protocol(self) -> Protocol {
+        match self {
+            Self::Tcp | Self::TcpRequest | Self::TcpBulk | Self::TcpIdle => Protocol::Tcp,
+            Self::UdpConnected | Self::UdpUnconnected | Self::UdpIdle => Protocol::Udp,
+        }
+    }
+
+    /// Whether silence is what it is for.
+    const fn is_idle(self) -> bool {
+        matches!(self, Self::TcpIdle | Self::UdpIdle)
+    }
+
+    /// How many questions are asked at once, where the client asks and the backend only answers.
+    const fn questions(self) -> Option<u64> {
+        match self {
+            Self::TcpRequest => Some(1),
+            Self::TcpBulk => Some(BULK),
+            _ => None,
         }
     }
 
@@ -54,11 +83,18 @@ impl Class {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::TcpRequest => "tcp-request",
+            Self::TcpBulk => "tcp-bulk",
+            Self::TcpIdle => "tcp-idle",
             Self::UdpConnected => "udp-connected",
             Self::UdpUnconnected => "udp-unconnected",
+            Self::UdpIdle => "udp-idle",
         }
     }
 }
+
+/// Frames that a bulk flow sends at once: 16 KiB.
+const BULK: u64 = 256;
 
 /// What a client must meet at a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,7 +280,18 @@ impl Circle {
 }
 
 /// In which order flows of each class are opened: half of them TCP.
-const TURNS: [Class; 4] = [Class::Tcp, Class::UdpConnected, Class::Tcp, Class::UdpUnconnected];
+const TURNS: [Class; 10] = [
+    Class::Tcp,
+    Class::UdpConnected,
+    Class::TcpRequest,
+    Class::UdpUnconnected,
+    Class::TcpIdle,
+    Class::UdpIdle,
+    Class::Tcp,
+    Class::UdpConnected,
+    Class::TcpBulk,
+    Class::UdpUnconnected,
+];
 
 struct Client {
     orders: Orders,
@@ -267,7 +314,7 @@ impl Client {
         let answers = |t: &Target| t.expect == Expect::Answer;
         // Each starts at another place, so that two circles of TCP do not go to the same targets.
         let mut answering =
-            TURNS.map(|class| Circle::of(&orders.targets, |t| answers(t) && Class::of(t.protocol).contains(&class)));
+            TURNS.map(|class| Circle::of(&orders.targets, |t| answers(t) && class.protocol() == t.protocol));
         for (i, circle) in answering.iter_mut().enumerate() {
             circle.at = circle.list.len() * i / TURNS.len();
         }
