@@ -6,15 +6,8 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::plot::{Line, plot};
-use crate::shell::root;
-
-/// The run that is kept.
-pub(super) const RUN: &str = "docs/benchmarks/rules.json";
-const DOCUMENT: &str = "docs/benchmarks.md";
-const PLOT: &str = "docs/benchmarks/connect.svg";
-/// Between these lines of the document are the tables.
-const MARKS: [&str; 2] = ["<!-- rules -->\n", "<!-- end of rules -->\n"];
+use super::plot::{Line, number, plot};
+use super::{BENCHMARKS, Shown};
 
 /// What the benchmark wrote.
 #[derive(Debug, Deserialize)]
@@ -51,18 +44,10 @@ struct Own {
 
 const SUBJECTS: [&str; 7] = ["direct", "iptables-legacy", "iptables-nft", "nftables", "kpx-sockets", "kpx", "kpx-xdp"];
 
-/// The files that show the run, by their paths below the project's directory; none where no run is kept.
-pub(super) fn files() -> Result<Vec<(&'static str, String)>> {
-    if !root().join(RUN).exists() {
-        return Ok(Vec::new());
-    }
-    let run = fs_err::read_to_string(root().join(RUN))?;
-    let run: Run = serde_json::from_str(&run).with_context(|| format!("{RUN} is not as the benchmark writes it"))?;
-    let text = fs_err::read_to_string(root().join(DOCUMENT))?;
-    let (before, rest) = text.split_once(MARKS[0]).with_context(|| format!("{DOCUMENT} has no place for tables"))?;
-    let (_, after) = rest.split_once(MARKS[1]).with_context(|| format!("{DOCUMENT} does not say where they end"))?;
-    let page = format!("{before}{}\n{}\n{}{after}", MARKS[0], tables(&run)?, MARKS[1]);
-    Ok(vec![(DOCUMENT, page), (PLOT, plot("connect() to the last Service, µs (median)", &lines(&run)))])
+pub(super) fn shown(run: &str) -> Result<Shown> {
+    let run: Run = serde_json::from_str(run).context("it is not as the benchmark writes it")?;
+    let plot = plot("connect() to the last Service, µs (median)", "Services", &lines(&run));
+    Ok(Shown { tables: vec![(BENCHMARKS, "rules", tables(&run)?)], plot: ("docs/benchmarks/connect.svg", plot) })
 }
 
 fn tables(run: &Run) -> Result<String> {
@@ -132,13 +117,4 @@ fn lines(run: &Run) -> Vec<Line> {
     };
     // The short cut in the driver has nothing to do with the node's own connections.
     SUBJECTS.into_iter().filter(|name| *name != "kpx-xdp").map(of).filter(|line| !line.points.is_empty()).collect()
-}
-
-/// Three digits, or whole.
-fn number(value: f64) -> String {
-    match value {
-        v if v < 10.0 => format!("{v:.2}"),
-        v if v < 100.0 => format!("{v:.1}"),
-        v => format!("{v:.0}"),
-    }
 }

@@ -14,8 +14,8 @@ const HEIGHT: f64 = 400.0;
 const MARGINS: [f64; 4] = [56.0, 140.0, 40.0, 44.0];
 const COLOURS: [&str; 6] = ["#808080", "#d95f02", "#e7298a", "#7570b3", "#66a61e", "#1b9e77"];
 
-/// Draws lines over the number of Services.
-pub(super) fn plot(title: &str, lines: &[Line]) -> String {
+/// Draws lines over the number of `what`.
+pub(super) fn plot(title: &str, what: &str, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| &line.points);
     let ends = |values: Vec<f64>| {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min).log10();
@@ -41,7 +41,7 @@ pub(super) fn plot(title: &str, lines: &[Line]) -> String {
         add(format!("<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value}</text>", HEIGHT - bottom + 18.0));
     }
     add(format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">Services</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{what}</text>",
         f64::midpoint(left, WIDTH - right),
         HEIGHT - 8.0
     ));
@@ -77,4 +77,13 @@ fn steps(from: f64, to: f64, of: &[f64]) -> Vec<f64> {
     let decades = from.floor() as i32..=to.ceil() as i32;
     let all = decades.flat_map(|decade| of.iter().map(move |step| step * 10_f64.powi(decade)));
     all.filter(|value| (from - 1e-9..=to + 1e-9).contains(&value.log10())).collect()
+}
+
+/// Three digits, or whole.
+pub(super) fn number(value: f64) -> String {
+    match value {
+        v if v < 10.0 => format!("{v:.2}"),
+        v if v < 100.0 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
 }
