@@ -246,13 +246,25 @@ impl Flow {
         }
     }
 
+    /// Whether something is to come from the backend.
+    fn awaits(&self) -> bool {
+        match self.class.questions() {
+            Some(_) => self.received < self.sent,
+            None => !self.class.is_idle(),
+        }
+    }
+
+    /// When the client began to wait for it.
+    fn asked(&self) -> Instant {
+        if self.class.questions().is_some() { self.said } else { self.opened }
+    }
+
     /// One more has come.
     fn record(&mut self, tally: &mut Tally) {
         let now = Instant::now();
         // Where the client asks, the time that it takes to ask is none of the backend's.
-        let since = if self.class.questions().is_some() { self.last.max(self.said) } else { self.last };
         if self.received > 0 && !self.class.is_idle() {
-            tally.gap(self.class, now.duration_since(since));
+            tally.gap(self.class, now.duration_since(self.last.max(self.asked())));
         }
         self.last = now;
         self.received += 1;
@@ -289,7 +301,7 @@ impl Flow {
             State::Connecting if now.duration_since(self.opened) > SILENCE => {
                 return Next::Lost("connect timed out".to_owned());
             }
-            State::Open if now.duration_since(self.last) > SILENCE && !self.class.is_idle() => {
+            State::Open if self.awaits() && now.duration_since(self.last.max(self.asked())) > SILENCE => {
                 return Next::Lost(format!("no record for {} s", SILENCE.as_secs()));
             }
             State::Open => {
