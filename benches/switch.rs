@@ -66,7 +66,7 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 
 /// One way, on a node with the rules of others or without.
 fn compare(way: Way, foreign: bool) -> io::Result<Value> {
-    let mut node = Node::up(&format!("b-{}", way.name()), &node::builtin()?)?;
+    let mut node = Node::up(&format!("b-{}", way.name()), &node::builtin())?;
     if foreign {
         node.add_foreign_rules()?;
     }
@@ -84,7 +84,7 @@ fn compare(way: Way, foreign: bool) -> io::Result<Value> {
     let (damaged, leftovers) = before.compare(&node)?;
     println!(
         "{:<9} others' rules {:<3}: {} of {} flows lost, {} of {} connects refused or failed, longest gap {:.1} ms ({:.1} \
-         untouched), {damaged} of {} foreign rules gone, {leftovers} of kube-proxy's left, {seconds:.1} s{}",
+         untouched), {damaged} of {} foreign rules gone, {leftovers} of kube-proxy's left, {seconds:.1} s",
         way.name(),
         if foreign { "yes" } else { "no" },
         report.flows_lost,
@@ -94,8 +94,10 @@ fn compare(way: Way, foreign: bool) -> io::Result<Value> {
         gap(&report),
         report.idle_gap_ms.unwrap_or_default(),
         before.foreign(),
-        said.iter().map(|line| format!("\n  {line}")).collect::<String>(),
     );
+    for line in &said {
+        println!("  {line}");
+    }
     Ok(json!({
         "way": way.name(), "foreign_rules": foreign, "seconds": seconds, "said": said,
         "flows_total": report.flows_total, "flows_lost": report.flows_lost,
@@ -113,7 +115,7 @@ fn gap(report: &TrafficReport) -> f64 {
 
 /// kpx there and back among so many flows, of which a few are looked at closely.
 fn many_flows(flows: u32) -> io::Result<Value> {
-    let mut node = Node::up("b-flows", &node::builtin()?)?;
+    let mut node = Node::up("b-flows", &node::builtin())?;
     let many = TrafficOptions {
         flows,
         interval: Duration::from_secs(1),

@@ -68,8 +68,8 @@ fn other(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
 }
 
 /// The recorded node of the repository.
-pub(super) fn builtin() -> io::Result<PathBuf> {
-    Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lab/node"))
+pub(super) fn builtin() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/lab/node")
 }
 
 /// A folder like a snapshot's, of a recorded node with so many Services.
@@ -146,7 +146,7 @@ fn is_foreign(line: &str) -> bool {
         Some(_) => {
             let chain = words.next().unwrap_or_default();
             let built_in = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"].contains(&chain);
-            !kubes(chain) && !(built_in && words.any(kubes))
+            !(kubes(chain) || built_in && words.any(kubes))
         }
         None => true,
     }

@@ -77,11 +77,12 @@ fn kpx(node: &Node, words: &[&str], phase: &mut dyn FnMut(&str)) -> io::Result<V
             of.clone_into(&mut now);
             phase(of);
         }
-        last = event["message"].as_str().unwrap_or_default().to_owned();
+        event["message"].as_str().unwrap_or_default().clone_into(&mut last);
     }
-    match child.wait()?.success() {
-        true => Ok(Vec::new()),
-        false => Err(io::Error::other(format!("kpx migrate {}: {last}", words[0]))),
+    if child.wait()?.success() {
+        Ok(Vec::new())
+    } else {
+        Err(io::Error::other(format!("kpx migrate {}: {last}", words[0])))
     }
 }
 
@@ -157,12 +158,10 @@ fn cleanup(node: &Node) -> io::Result<Vec<String>> {
                 *of == table
                     && (own.contains(chain) || (table == "nat" && OF_SERVICES.iter().any(|p| chain.starts_with(p))))
             });
-            let (mut declared, mut deleted) = (String::new(), String::new());
-            for (_, chain) in gone {
-                declared += &format!(":{chain} - [0:0]\n");
-                deleted += &format!("-X {chain}\n");
-            }
-            let input = format!("*{table}\n{declared}{deleted}COMMIT\n");
+            let gone: Vec<&str> = gone.map(|(_, chain)| *chain).collect();
+            let declared: Vec<String> = gone.iter().map(|chain| format!(":{chain} - [0:0]")).collect();
+            let deleted: Vec<String> = gone.iter().map(|chain| format!("-X {chain}")).collect();
+            let input = [&[format!("*{table}")][..], &declared, &deleted, &["COMMIT\n".to_owned()]].concat().join("\n");
             let line = format!("{tool}-restore -w -T {table} --noflush --counters");
             complain(&mut said, &node.sh(&line, Some(input.as_bytes()))?);
         }

@@ -31,8 +31,10 @@ struct Shown {
     plot: (&'static str, String),
 }
 
+type Show = fn(&str) -> Result<Shown>;
+
 /// Runs that are kept, by the name of their benchmark.
-const KEPT: [(&str, fn(&str) -> Result<Shown>); 2] = [("rules", page::shown), ("switch", switch::shown)];
+const KEPT: [(&str, Show); 2] = [("rules", page::shown), ("switch", switch::shown)];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let words = ["bench", "--locked", "--package", "kpx"].map(str::to_owned);

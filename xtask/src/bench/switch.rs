@@ -16,8 +16,8 @@ struct Run {
     /// Load averages at the beginning and at the end.
     loads: [String; 2],
     compared: Vec<Compared>,
-    flows: Vec<Flows>,
-    services: Vec<Services>,
+    flows: Vec<Crowd>,
+    services: Vec<Large>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -40,7 +40,7 @@ struct Compared {
 }
 
 #[derive(Debug, Deserialize)]
-struct Flows {
+struct Crowd {
     flows: u64,
     flows_lost: u64,
     idle_gap_ms: f64,
@@ -48,11 +48,11 @@ struct Flows {
     back_gap_ms: f64,
     there_seconds: f64,
     back_seconds: f64,
-    phases: Vec<Phase>,
+    phases: Vec<Stretch>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Phase {
+struct Stretch {
     phase: String,
     seconds: f64,
     gap_ms: f64,
@@ -60,7 +60,7 @@ struct Phase {
 }
 
 #[derive(Debug, Deserialize)]
-struct Services {
+struct Large {
     services: usize,
     rules: usize,
     there_seconds: f64,
@@ -175,7 +175,7 @@ fn page(run: &Run) -> Result<String> {
 /// Phase by phase, one column a number of flows: seconds, longest gap, segments sent again.
 fn phases(run: &Run) -> Result<String> {
     let mut order: Vec<&str> = Vec::new();
-    let mut found: BTreeMap<(&str, u64), &Phase> = BTreeMap::new();
+    let mut found: BTreeMap<(&str, u64), &Stretch> = BTreeMap::new();
     for size in &run.flows {
         for phase in size.phases.iter().filter(|phase| phase.phase != "start" && phase.phase != "between") {
             if !order.contains(&phase.phase.as_str()) {
@@ -203,7 +203,7 @@ fn phases(run: &Run) -> Result<String> {
 }
 
 fn lines(run: &Run) -> Vec<Line> {
-    let line = |name: &str, of: fn(&Flows) -> f64| Line {
+    let line = |name: &str, of: fn(&Crowd) -> f64| Line {
         name: name.to_owned(),
         points: run.flows.iter().map(|size| (size.flows as f64, of(size))).collect(),
     };
