@@ -27,8 +27,8 @@ const BENCHMARKS: &str = "docs/benchmarks.md";
 struct Shown {
     /// Tables: in which document, between which marks, and the text.
     tables: Vec<(&'static str, &'static str, String)>,
-    /// Where the plot is, and the plot.
-    plot: (&'static str, String),
+    /// Where the plot is, and the plot; none where the run has nothing to draw.
+    plot: Option<(&'static str, String)>,
 }
 
 type Show = fn(&str) -> Result<Shown>;
@@ -79,7 +79,7 @@ fn files() -> Result<BTreeMap<String, String>> {
             let (_, after) = rest.split_once(&end).with_context(|| format!("{document} has no {end}"))?;
             files.insert(document.to_owned(), format!("{before}{begin}\n{table}\n{end}{after}"));
         }
-        files.insert(shown.plot.0.to_owned(), shown.plot.1);
+        files.extend(shown.plot.map(|(path, plot)| (path.to_owned(), plot)));
     }
     Ok(files)
 }

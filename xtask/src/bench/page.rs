@@ -47,7 +47,7 @@ const SUBJECTS: [&str; 7] = ["direct", "iptables-legacy", "iptables-nft", "nftab
 pub(super) fn shown(run: &str) -> Result<Shown> {
     let run: Run = serde_json::from_str(run).context("it is not as the benchmark writes it")?;
     let plot = plot("connect() to the last Service, µs (median)", "Services", &lines(&run));
-    Ok(Shown { tables: vec![(BENCHMARKS, "rules", tables(&run)?)], plot: ("docs/benchmarks/connect.svg", plot) })
+    Ok(Shown { tables: vec![(BENCHMARKS, "rules", tables(&run)?)], plot: Some(("docs/benchmarks/connect.svg", plot)) })
 }
 
 fn tables(run: &Run) -> Result<String> {

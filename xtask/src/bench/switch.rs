@@ -74,10 +74,10 @@ struct Large {
 
 pub(super) fn shown(run: &str) -> Result<Shown> {
     let run: Run = serde_json::from_str(run).context("it is not as the benchmark writes it")?;
-    let gaps = plot("longest gap of one flow, ms", "live flows", &lines(&run));
+    let gaps = || ("docs/benchmarks/gaps.svg", plot("longest gap of one flow, ms", "live flows", &lines(&run)));
     Ok(Shown {
         tables: vec![(BENCHMARKS, "switch", page(&run)?), ("README.md", "switch", compared(&run)?)],
-        plot: ("docs/benchmarks/gaps.svg", gaps),
+        plot: (!run.flows.is_empty()).then(gaps),
     })
 }
 
@@ -129,25 +129,9 @@ fn page(run: &Run) -> Result<String> {
         let said = if row.said.is_empty() { "–".to_owned() } else { format!("`{}`", row.said.join("`, `")) };
         writeln!(text, "| {node} | {} | {:.1} | {} | {said} |", words(&row.way), row.seconds, row.retransmissions)?;
     }
-    writeln!(text, "\n![longest gap of one flow, by number of live flows](benchmarks/gaps.svg)\n")?;
-    writeln!(
-        text,
-        "| live flows | lost | longest gap untouched, ms | apply | rollback | apply, s | rollback, s |\n|---|---|---|---|---|---|---|"
-    )?;
-    for row in &run.flows {
-        writeln!(
-            text,
-            "| {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
-            row.flows,
-            row.flows_lost,
-            row.idle_gap_ms,
-            row.there_gap_ms,
-            row.back_gap_ms,
-            row.there_seconds,
-            row.back_seconds,
-        )?;
+    if !run.flows.is_empty() {
+        text += &flows(run)?;
     }
-    text += &phases(run)?;
     if !run.services.is_empty() {
         writeln!(
             text,
@@ -170,6 +154,28 @@ fn page(run: &Run) -> Result<String> {
         )?;
     }
     Ok(text)
+}
+
+/// One row a number of flows, then phase by phase.
+fn flows(run: &Run) -> Result<String> {
+    let mut text = "\n![longest gap of one flow, by number of live flows](benchmarks/gaps.svg)\n\n\
+                    | live flows | lost | longest gap untouched, ms | apply | rollback | apply, s | rollback, s |\n\
+                    |---|---|---|---|---|---|---|\n"
+        .to_owned();
+    for row in &run.flows {
+        writeln!(
+            text,
+            "| {} | {} | {:.1} | {:.1} | {:.1} | {:.1} | {:.1} |",
+            row.flows,
+            row.flows_lost,
+            row.idle_gap_ms,
+            row.there_gap_ms,
+            row.back_gap_ms,
+            row.there_seconds,
+            row.back_seconds,
+        )?;
+    }
+    Ok(text + &phases(run)?)
 }
 
 /// Phase by phase, one column a number of flows: seconds, longest gap, segments sent again.
