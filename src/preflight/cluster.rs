@@ -22,17 +22,19 @@ pub(super) struct Cluster {
 /// Reads all of it.
 pub(super) fn look(node: &Node) -> Cluster {
     let services = list(node, Item::Services);
-    let windows =
-        list(node, Item::Nodes).map(|nodes| nodes.iter().filter(|n| is_windows(n)).map(name).collect::<Vec<_>>());
+    let nodes = list(node, Item::Nodes);
+    let windows = nodes.as_ref().map(|nodes| nodes.iter().filter(|n| is_windows(n)).map(name).collect::<Vec<_>>());
     let served = services.as_ref().map(|all| all.iter().filter(|service| cluster_ip(service).is_some()).count());
     let findings = BTreeMap::from([
-        ("linux-nodes", linux(windows.as_deref())),
+        ("linux-nodes", linux(windows.as_deref().map_err(|reason| *reason))),
         ("proxy-mode", proxy(node)),
         ("service-count", count(node, served.as_ref().map_err(|reason| reason.as_str()))),
         ("api-server", api_server(node, services.as_deref())),
         ("cni", cni(node)),
         ("direct-routing", routing(node)),
         ("mtu", mtu(node)),
+        ("dsr-mtu", room(node)),
+        ("dsr-network", lets_through(nodes.as_deref())),
     ]);
     Cluster { findings, services: served.ok(), windows: windows.ok().map(|names| names.len()) }
 }
@@ -244,14 +246,62 @@ fn routing(node: &Node) -> Finding {
     }
 }
 
+const NO_CARRIER: &str = "no network device of the node itself shows";
+
+/// The smallest MTU of the node's own devices.
+fn carrier(devices: &[Device]) -> Option<u64> {
+    devices.iter().filter(|d| !d.loopback && !d.virtual_).map(|d| d.mtu).min()
+}
+
+/// What an IP header takes that is put in front of another: IPv4 and IPv6.
+const HEADERS: [u64; 2] = [20, 40];
+
+fn room(node: &Node) -> Finding {
+    let carrier = match devices_of(node).map(|devices| carrier(&devices)) {
+        Ok(Some(carrier)) => carrier,
+        Ok(None) => return Finding::unknown(NO_CARRIER),
+        Err(reason) => return Finding::unknown(reason),
+    };
+    let [v4, v6] = HEADERS.map(|header| carrier.saturating_sub(header));
+    if v6 >= 1500 {
+        Finding::known(
+            true,
+            format!("{carrier} on the network: what clients send in 1500 bytes fits with one more header"),
+        )
+    } else {
+        Finding::known(
+            false,
+            format!("{carrier} on the network: no datagram of more than {v4} bytes fits (IPv6: {v6})"),
+        )
+    }
+}
+
+/// Clouds that check the sources of packets unless told otherwise, by the start of a Node's `spec.providerID`.
+const CHECKERS: [(&str, &str); 3] = [("aws", "AWS"), ("gce", "Google"), ("openstack", "OpenStack")];
+
+/// What a network does no node can try alone; some clouds are known for it.
+fn lets_through(nodes: Result<&[Value], &String>) -> Finding {
+    let nodes = match nodes {
+        Ok(nodes) => nodes,
+        Err(reason) => return Finding::unknown(format!("a node alone cannot try it; {reason}")),
+    };
+    let provider = nodes.iter().find_map(|node| node["spec"]["providerID"].as_str()?.split_once(':'));
+    let provider = provider.map_or("", |(provider, _)| provider);
+    if provider == "azure" {
+        return Finding::known(false, "Azure's virtual networks drop IP in IP");
+    }
+    match CHECKERS.iter().find(|(start, _)| *start == provider) {
+        Some((_, name)) => Finding::unknown(format!("{name} drops such answers unless its check of sources is off")),
+        None => Finding::unknown("a node alone cannot try it"),
+    }
+}
+
 fn mtu(node: &Node) -> Finding {
     let devices = match devices_of(node) {
         Ok(devices) => devices,
         Err(reason) => return Finding::unknown(reason),
     };
-    let Some(carrier) = devices.iter().filter(|d| !d.loopback && !d.virtual_).map(|d| d.mtu).min() else {
-        return Finding::unknown("no network device of the node itself shows");
-    };
+    let Some(carrier) = carrier(&devices) else { return Finding::unknown(NO_CARRIER) };
     let wrong: Vec<String> = devices
         .iter()
         .filter_map(|device| {

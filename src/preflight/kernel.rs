@@ -260,7 +260,8 @@ impl Kernel {
 
     /// Whether its BTF has a name; `None` where the enum that would have it is not in BTF at all.
     fn btf_says(&self, name: &'static str) -> Option<(&'static str, bool)> {
-        const ENUMS: [(&str, &str); 6] = [
+        const ENUMS: [(&str, &str); 7] = [
+            ("BPF_F_ADJ_ROOM_", "BPF_F_ADJ_ROOM_FIXED_GSO"),
             ("BPF_MAP_TYPE_", "BPF_MAP_TYPE_HASH"),
             ("BPF_MAP_UPDATE_BATCH", "BPF_MAP_LOOKUP_ELEM"),
             ("BPF_CGROUP_", "BPF_CGROUP_INET_INGRESS"),

@@ -17,7 +17,7 @@ pub fn find(word: &str) -> Option<&'static Feature> {
     all().find(|feature| feature.id.eq_ignore_ascii_case(word) || feature.name.eq_ignore_ascii_case(word))
 }
 
-static FEATURES: [Feature; 51] = [
+static FEATURES: [Feature; 54] = [
     Feature {
         id: "KPX-P101",
         area: Area::Sockets,
@@ -392,6 +392,21 @@ static FEATURES: [Feature; 51] = [
         btf: None,
         kpx: Some(Severity::Info),
         cilium: Some(Severity::Info),
+    },
+    Feature {
+        id: "KPX-P308",
+        area: Area::Packets,
+        name: "dsr",
+        title: "Headers of direct server return",
+        why: "The first packet of a connection, and every datagram, goes to the backend's node inside of another IP header.",
+        remedy: "Take a kernel of Linux 5.2 or later, or one into which its distributor has taken the feature.",
+        without: "--dsr stays off: answers go back by way of the node that was asked, which is what kube-proxy does.",
+        command: "kpx preflight --require dsr",
+        since: Some(Version(5, 2)),
+        config: &["BPF_SYSCALL"],
+        btf: Some("BPF_F_ADJ_ROOM_ENCAP_L3_IPV4"),
+        kpx: Some(Severity::Info),
+        cilium: None,
     },
     Feature {
         id: "KPX-P401",
@@ -775,13 +790,43 @@ static FEATURES: [Feature; 51] = [
         title: "MTUs that leave room for tunnels",
         why: "A tunnel device that is as large as what carries it makes every full packet two, or none.",
         remedy: "Set the CNI's MTU to that of the network less the tunnel's header: 50 bytes for VXLAN over IPv4.",
-        without: "Nothing: kpx makes no packet larger.",
+        without: "Nothing, but for direct server return: otherwise kpx makes no packet larger.",
         command: "ip -d link",
         since: None,
         config: &[],
         btf: None,
         kpx: Some(Severity::Warning),
         cilium: Some(Severity::Warning),
+    },
+    Feature {
+        id: "KPX-P708",
+        area: Area::Cluster,
+        name: "dsr-mtu",
+        title: "Room for the headers of direct server return",
+        why: "A datagram that is to be answered directly travels to the backend's node with 20 bytes more (IPv6: 40).",
+        remedy: "Give the network between nodes an MTU of 1540 or more, or set DSR for Services of TCP only.",
+        without: "Large datagrams are answered with \"fragmentation needed\" or \"packet too big\"; TCP fits in any case.",
+        command: "ip link",
+        since: None,
+        config: &[],
+        btf: None,
+        kpx: Some(Severity::Info),
+        cilium: None,
+    },
+    Feature {
+        id: "KPX-P709",
+        area: Area::Cluster,
+        name: "dsr-network",
+        title: "A network that lets direct server return through",
+        why: "Answers leave a backend's node with the Service's address as their source, and first packets come as IP in IP.",
+        remedy: "Turn off the check of sources for the nodes, and let protocols 4 and 41 through between them; all of it is in docs/architecture.md, Direct server return.",
+        without: "--dsr stays off: answers go back by way of the node that was asked, which is what kube-proxy does.",
+        command: "kpx migrate plan",
+        since: None,
+        config: &[],
+        btf: None,
+        kpx: Some(Severity::Info),
+        cilium: None,
     },
 ];
 

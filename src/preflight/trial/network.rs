@@ -10,11 +10,11 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 use super::kernel::{SCHED_CLS, returns};
 use super::{Trials, Tried};
 use crate::capture::netlink::{Request, attribute};
-use crate::inspect::bpf::sys::trial;
+use crate::inspect::bpf::sys::trial::{self, instruction};
 
 /// What is tried here.
 pub(super) const NAMES: &[&str] =
-    &["tcx", "clsact", "xdp-generic", "xdp-native", "sock-destroy", "ctnetlink-nat", "nft-inet-nat"];
+    &["tcx", "clsact", "xdp-generic", "xdp-native", "dsr", "sock-destroy", "ctnetlink-nat", "nft-inet-nat"];
 
 /// The loopback device of a new namespace.
 const LOOPBACK: u32 = 1;
@@ -108,6 +108,7 @@ pub(super) fn try_all(trials: &mut Trials) {
             Err(error) => Tried::unknown(format!("no veth device to try it on: {error}")),
         },
     );
+    add("dsr", wraps());
     add("sock-destroy", sock_destroy().unwrap_or_else(|e| Tried::refused("a connection of its own ended", &e)));
     add("ctnetlink-nat", Tried::of("a flow with its translation put into conntrack", conntrack()));
     add("nft-inet-nat", Tried::of("a nat chain made in a table of family inet", nft_nat()));
@@ -143,6 +144,46 @@ fn clsact() -> io::Result<()> {
     let filter =
         Request { kind: RTM_NEWTFILTER, body: tc(0, TC_H_INGRESS, 1 << 16 | all) }.with(1, b"bpf\0").with(2, &options);
     ask(NETLINK_ROUTE, &[(qdisc, ACK | CREATE | EXCLUSIVE), (filter, ACK | CREATE | EXCLUSIVE)])
+}
+
+/// A program that puts an IP header of this length in front of a packet's own, takes it off again, and returns zero or the
+/// first refusal.
+fn wrap(length: i32, flag: i32) -> Vec<u64> {
+    const ADJUST_ROOM: i32 = 50;
+    const ADJ_ROOM_MAC: i32 = 1;
+    let call = |length, flag| {
+        [
+            instruction(0xbf, 1, 6, 0, 0),
+            instruction(0xb7, 2, 0, 0, length),
+            instruction(0xb7, 3, 0, 0, ADJ_ROOM_MAC),
+            instruction(0xb7, 4, 0, 0, flag),
+            instruction(0x85, 0, 0, 0, ADJUST_ROOM),
+        ]
+    };
+    let (keep, exit) = (instruction(0xbf, 6, 1, 0, 0), instruction(0x95, 0, 0, 0, 0));
+    let unless_zero = instruction(0x55, 0, 0, 5, 0);
+    [&[keep][..], &call(length, flag), &[unless_zero], &call(-length, 0), &[exit]].concat()
+}
+
+/// Puts headers on made-up packets of both families, and takes them off.
+fn wraps() -> Tried {
+    // BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 and _IPV6, with the first bytes of the packets, from their EtherTypes on.
+    for (length, flag, head) in [(20, 2, [8, 0, 0x45]), (40, 4, [0x86, 0xdd, 0x60])] {
+        let mut packet = [0; 128];
+        packet[12..15].copy_from_slice(&head);
+        let program = trial::load(SCHED_CLS, 0, &wrap(length, flag));
+        match program.and_then(|program| trial::run(&program, &packet)) {
+            Ok(0) => {}
+            Ok(code) => {
+                return Tried::lacks(format!(
+                    "a header of {length} bytes put on a packet: error {}",
+                    code.cast_signed()
+                ));
+            }
+            Err(error) => return Tried::refused("a header put on a packet", &error),
+        }
+    }
+    Tried::works("headers put on made-up packets and taken off (IPv4, IPv6)")
 }
 
 /// `BPF_PROG_TYPE_XDP`, `BPF_XDP`, and the modes.
