@@ -846,7 +846,7 @@ maglev\t'By a hash of the connection, the same on every node'"
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l maglev-size -d 'Slots of a Maglev table, 4 bytes each: a hundred times as many as the largest Service has backends. All agents of the cluster get the same' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proc-sys -d 'Where the node\'s sysctls are, if /proc/sys cannot be written' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l interval -d 'How often to look after what is attached, and repair it' -r
-complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends, slots, sources, addresses, networks, clients, affinity, conntrack, fragments, direct or yields' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'

@@ -72,6 +72,7 @@ mod tests {
             kind: kind.map(str::to_owned),
             master: None,
             mac: Some([2, 0, 0, 0, 0, 1]),
+            xdp: None,
             addresses: Vec::new(),
         }
     }

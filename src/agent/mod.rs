@@ -46,7 +46,7 @@ use work::{Task, Worker};
 
 pub use cleaner::end_stale;
 pub use devices::Devices;
-pub use writer::{Attach, Defaults, Sizes, Xdp};
+pub use writer::{Attach, Defaults, MapSize, NoSize, Xdp};
 
 /// What an agent is to do.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub struct Options {
     /// kube-proxy's configuration, as far as it decides what is served.
     pub config: ProxyConfig,
     /// Sizes of maps, where the computed ones are not wanted; they count when maps are made.
-    pub sizes: Sizes,
+    pub sizes: Vec<MapSize>,
     /// What to attach.
     pub attach: Attach,
     /// How Services are served that do not say.

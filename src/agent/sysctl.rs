@@ -99,13 +99,23 @@ fn read(file: &Path) -> io::Result<u64> {
     fs_err::read_to_string(file)?.trim().parse().map_err(io::Error::other)
 }
 
+/// How many flows kube-proxy lets the kernel's conntrack have; zero where it leaves that to the kernel.
+pub(super) fn tracked(config: &ProxyConfig, processors: usize) -> u64 {
+    let Conntrack { max_per_core, min, .. } = config.conntrack.value;
+    if max_per_core == 0 { 0 } else { (u64::from(max_per_core) * processors as u64).max(min.into()) }
+}
+
+/// How many processors there are.
+pub(super) fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Zero means that kube-proxy leaves a value alone.
 fn wanted(config: &ProxyConfig, processors: usize) -> Vec<Wanted> {
-    let Conntrack { max_per_core, min, tcp_established, tcp_close_wait, tcp_be_liberal, udp, udp_stream } =
-        config.conntrack.value;
+    let Conntrack { tcp_established, tcp_close_wait, tcp_be_liberal, udp, udp_stream, .. } = config.conntrack.value;
     let mut wanted = Vec::new();
-    if max_per_core > 0 {
-        let most = (u64::from(max_per_core) * processors as u64).max(min.into());
+    let most = tracked(config, processors);
+    if most > 0 {
         let at_least = |path, value| Wanted { path, value, rule: Rule::AtLeast };
         wanted.push(at_least("net/netfilter/nf_conntrack_max", most));
         wanted.push(at_least("net/netfilter/nf_conntrack_buckets", most / ENTRIES_A_BUCKET));

@@ -93,7 +93,7 @@ impl Worker {
         health_checks: watch::Sender<HealthChecks>,
         watched: Arc<Watched>,
     ) -> Self {
-        let writer = Writer::new(options.paths.clone(), options.state_dir.clone(), options.sizes, options.defaults);
+        let writer = Writer::new(&options, sysctl::tracked(&options.config, sysctl::processors()));
         let cluster = Cluster::of(options.node_name.clone());
         Self {
             options,
@@ -315,8 +315,7 @@ impl Worker {
 
     /// Sets what kube-proxy sets when it starts.
     fn set_sysctls(&self) {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        for change in sysctl::apply(&self.options.proc_sys, &self.options.config, processors) {
+        for change in sysctl::apply(&self.options.proc_sys, &self.options.config, sysctl::processors()) {
             match change.outcome {
                 Outcome::Set { .. } => tracing::info!("{change}"),
                 Outcome::Failed(_) => tracing::warn!("{change}"),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use super::Options;
 use super::conntrack;
 use super::devices::{Devices, has_pods};
 use super::status::{Condition, Shared};
@@ -23,7 +25,9 @@ use crate::model::{BackendSelection, Exposure, Frontend, FrontendKey};
 pub(super) struct Writer {
     paths: Paths,
     store: Store,
-    sizes: Sizes,
+    sizes: Vec<MapSize>,
+    /// How many flows the kernel's conntrack may have, as kube-proxy is configured.
+    tracked: u64,
     defaults: Defaults,
     dataplane: Option<Dataplane>,
     keeper: Option<Keeper>,
@@ -42,15 +46,33 @@ pub(super) struct Writer {
     upgraded: bool,
 }
 
-/// Sizes of maps that the operator chose.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sizes {
-    /// Frontends.
-    pub frontends: Option<u32>,
-    /// Backends.
-    pub backends: Option<u32>,
-    /// Slots.
-    pub slots: Option<u32>,
+/// A size of maps that the operator chose: `backends=65536`.
+#[derive(Clone, Debug)]
+pub struct MapSize {
+    name: String,
+    size: u32,
+}
+
+/// The text is no size of a map.
+#[derive(Debug, thiserror::Error)]
+#[error("give a number for one of {}: backends=65536", Capacity::names().collect::<Vec<_>>().join(", "))]
+pub struct NoSize;
+
+impl FromStr for MapSize {
+    type Err = NoSize;
+
+    fn from_str(text: &str) -> Result<Self, NoSize> {
+        let (name, number) = text.split_once('=').ok_or(NoSize)?;
+        let size = number.parse().ok().filter(|size| *size > 0).ok_or(NoSize)?;
+        Capacity::default().with_size(name, size).ok_or(NoSize)?;
+        Ok(Self { name: name.to_owned(), size })
+    }
+}
+
+impl MapSize {
+    fn of(&self, capacity: Capacity) -> Capacity {
+        capacity.with_size(&self.name, self.size).unwrap_or(capacity)
+    }
 }
 
 /// How Services are served that do not say.
@@ -159,12 +181,13 @@ pub(super) struct Repairs {
 }
 
 impl Writer {
-    pub(super) fn new(paths: Paths, state_dir: PathBuf, sizes: Sizes, defaults: Defaults) -> Self {
+    pub(super) fn new(options: &Options, tracked: u64) -> Self {
         Self {
-            paths,
-            store: Store::new(state_dir),
-            sizes,
-            defaults,
+            paths: options.paths.clone(),
+            store: Store::new(options.state_dir.clone()),
+            sizes: options.sizes.clone(),
+            tracked,
+            defaults: options.defaults,
             dataplane: None,
             keeper: None,
             short_cuts: BTreeSet::new(),
@@ -319,17 +342,12 @@ impl Writer {
         // Where rules stand, their flows need room. Where they cannot be counted, attaching will say so.
         let carried = conntrack::carried(table).map_or(0, |carried| carried.len());
         let whole = table.table(place);
-        let computed = Capacity::for_table(&whole).with_flows(carried);
+        let computed = Capacity::for_table(&whole).with_flows(carried).with_tracked(self.tracked);
         let computed = match self.defaults.selection {
             BackendSelection::Random => computed,
             BackendSelection::Maglev => computed.with_maglev(&whole, self.defaults.maglev_size),
         };
-        let capacity = Capacity {
-            frontends: self.sizes.frontends.unwrap_or(computed.frontends),
-            backends: self.sizes.backends.unwrap_or(computed.backends),
-            slots: self.sizes.slots.unwrap_or(computed.slots),
-            ..computed
-        };
+        let capacity = self.sizes.iter().fold(computed, |sum, size| size.of(sum));
         match (Dataplane::install(&self.paths, &capacity), pinned) {
             (Ok(dataplane), _) => {
                 shared.condition(Condition::Upgrade, None);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Context, migrate::duration};
-use crate::agent::{self, Attach, Defaults, Devices, Options, Sizes, Xdp};
+use crate::agent::{self, Attach, Defaults, Devices, MapSize, Options, Xdp};
 use crate::dataplane::{Dsr, MAGLEV_SIZE, MAGLEV_SIZES, Paths};
 use crate::inspect::kube::{ConfigError, ConfigSources, KubeError, ProxyConfig, Text};
 use crate::model::BackendSelection;
@@ -78,8 +78,9 @@ pub struct Args {
     /// How often to look after what is attached, and repair it
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     interval: Duration,
-    /// Size of a map instead of the computed one, counted when maps are made: frontends, backends or slots
-    #[arg(long, value_name = "NAME=N", value_parser = map_size, hide_short_help = true)]
+    /// Size of a map instead of the computed one, counted when maps are made: frontends, backends, slots, sources, addresses,
+    /// networks, clients, affinity, conntrack, fragments, direct or yields
+    #[arg(long, value_name = "NAME=N", hide_short_help = true)]
     map_size: Vec<MapSize>,
 }
 
@@ -121,29 +122,6 @@ fn maglev_size(text: &str) -> Result<u32, NoMaglevSize> {
     text.parse().ok().filter(|size| MAGLEV_SIZES.contains(size)).ok_or(NoMaglevSize)
 }
 
-#[derive(Clone, Copy, Debug)]
-enum MapSize {
-    Frontends(u32),
-    Backends(u32),
-    Slots(u32),
-}
-
-/// The text is no size of a map.
-#[derive(Debug, thiserror::Error)]
-#[error("give frontends, backends or slots and a number: backends=65536")]
-struct NoSize;
-
-fn map_size(text: &str) -> Result<MapSize, NoSize> {
-    let (name, number) = text.split_once('=').ok_or(NoSize)?;
-    let number = number.parse().ok().filter(|number| *number > 0).ok_or(NoSize)?;
-    match name {
-        "frontends" => Ok(MapSize::Frontends(number)),
-        "backends" => Ok(MapSize::Backends(number)),
-        "slots" => Ok(MapSize::Slots(number)),
-        _ => Err(NoSize),
-    }
-}
-
 pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let globals = &context.globals;
     if globals.from.is_some() || globals.services_from.is_some() {
@@ -159,20 +137,12 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
         (None, Some(name)) => name.clone(),
         (None, None) => context.node()?.node_name().to_lowercase(),
     };
-    let mut sizes = Sizes::default();
-    for size in &args.map_size {
-        match *size {
-            MapSize::Frontends(n) => sizes.frontends = Some(n),
-            MapSize::Backends(n) => sizes.backends = Some(n),
-            MapSize::Slots(n) => sizes.slots = Some(n),
-        }
-    }
     agent::run(Options {
         paths: Paths { pins: globals.bpffs.clone(), cgroup: globals.cgroup()? },
         state_dir: globals.state_dir.clone(),
         node_name,
         config,
-        sizes,
+        sizes: args.map_size.clone(),
         attach: Attach {
             sockets: args.paths.contains(&ServeBy::Sockets),
             packets,

@@ -16,7 +16,7 @@ use super::links::renew_one;
 use super::load::gone;
 use super::pins::Paths;
 use crate::failpoint;
-use crate::inspect::bpf::sys;
+use crate::inspect::bpf::{self, OnDevice, sys};
 
 /// A program of the packet path and its hook.
 pub(super) struct PacketHook {
@@ -88,12 +88,16 @@ pub(super) fn attach(paths: &Paths, device: &NodeDevice) -> Result<Vec<&'static 
     Ok(new)
 }
 
-/// Attaches the short cut to a device, which has the other programs already; if it is attached it stays, in the mode it has.
-/// Whether it was not attached.
+/// Attaches the short cut to a device, which has the other programs already; if it is attached in that mode it stays. Whether it
+/// was not.
 pub(super) fn attach_short_cut(paths: &Paths, device: &NodeDevice, mode: XdpMode) -> Result<bool, DataplaneError> {
     let path = pin(paths, SHORT_CUT, device.index);
     if linked_to(&path)? == Some(device.index) {
-        return Ok(false);
+        if device.xdp.is_none_or(|now| now == mode) {
+            return Ok(false);
+        }
+        // A device runs programs in one mode at a time: until the new one is there, packets go through the stack.
+        unlink(&path)?;
     }
     gone(fs_err::remove_file(&path))?;
     let failed = |source: ProgramError| DataplaneError::Device {
@@ -148,6 +152,17 @@ fn exists(error: &TcError) -> bool {
         _ => None,
     };
     kind == Some(libc::EEXIST)
+}
+
+/// The programs that filters of ours run on devices of this network namespace: these are attached without a pin. They are known
+/// by their names, since this is for when pins are gone. Who may not ask may not change anything either, and is told of none.
+pub(super) fn filters(paths: &Paths) -> Vec<u32> {
+    let ours = |on: &OnDevice| match on.hook {
+        bpf::Hook::TcEgress => on.program == PACKET_HOOKS[0].program,
+        bpf::Hook::TcIngress => on.program == PACKET_HOOKS[1].program,
+        _ => false,
+    };
+    bpf::devices(&paths.pins).unwrap_or_default().into_iter().filter(ours).map(|on| on.program_id).collect()
 }
 
 /// The device that a pinned link is attached to; none if there is no such pin, or its device is gone.
@@ -215,7 +230,7 @@ fn renew_filter(program: &Path, hook: &PacketHook, device: &str) -> Result<(), P
 }
 
 /// Names of pinned links.
-fn links(paths: &Paths) -> Result<Vec<String>, DataplaneError> {
+pub(super) fn links(paths: &Paths) -> Result<Vec<String>, DataplaneError> {
     let entries = match fs_err::read_dir(paths.links()) {
         Ok(entries) => entries.collect::<Result<Vec<_>, _>>()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -278,64 +293,115 @@ mod tests {
     use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
     use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-    use super::super::{Capacity, load};
+    use kpx_abi::map_name;
+
+    use super::super::{Capacity, Dataplane, load};
     use super::*;
     use crate::capture::command;
 
-    /// What a kernel before 6.6 gets, on whichever kernel this is.
-    #[test]
-    fn filters_stay_until_they_are_detached() {
+    /// Runs a test with a device `port` in a network namespace of its own, or prints why not.
+    fn with_port(test: impl FnOnce(&Paths) + Send) {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: needs root (network namespaces, BPF)");
             return;
         }
+        let Ok(cgroups) = crate::capture::cgroup::root() else {
+            println!("skipped: no cgroup2 filesystem is mounted");
+            return;
+        };
         let directory = tempfile::tempdir().unwrap();
         mount("bpf", directory.path(), "bpf", MountFlags::empty(), None).unwrap();
-        let paths = Paths { pins: directory.path().join("kpx"), cgroup: "/".into() };
-        let shown = || {
-            let of = |hook| command::output("tc", ["filter", "show", "dev", "port", hook], None).unwrap();
-            ["ingress", "egress"].map(|hook| String::from_utf8(of(hook)).unwrap())
-        };
+        let paths = Paths { pins: directory.path().join("kpx"), cgroup: cgroups };
         let body = || {
             // SAFETY: not one flag that concerns memory or descriptors: only this thread's network namespace changes.
             #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             command::output("ip", ["link", "add", "port", "type", "veth", "peer", "name", "peer"], None).unwrap();
-            load::load_new(&paths, &Capacity::default()).unwrap();
-            let attach = || {
-                PACKET_HOOKS.each_ref().map(|hook| {
-                    let program = SchedClassifier::from_pin(paths.programs().join(hook.program));
-                    attach_filter(&mut program.unwrap(), hook, "port").unwrap()
-                })
-            };
+            test(&paths);
+        };
+        let done = std::thread::scope(|scope| scope.spawn(body).join());
+        unmount(directory.path(), UnmountFlags::DETACH).unwrap();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+
+    /// The filters of `port`, as tc shows them.
+    fn shown() -> [String; 2] {
+        let of = |hook| command::output("tc", ["filter", "show", "dev", "port", hook], None).unwrap();
+        ["ingress", "egress"].map(|hook| String::from_utf8(of(hook)).unwrap())
+    }
+
+    fn attach_filters(paths: &Paths) -> [bool; 2] {
+        PACKET_HOOKS.each_ref().map(|hook| {
+            let program = SchedClassifier::from_pin(paths.programs().join(hook.program));
+            attach_filter(&mut program.unwrap(), hook, "port").unwrap()
+        })
+    }
+
+    /// What a kernel before 6.6 gets, on whichever kernel this is.
+    #[test]
+    fn filters_stay_until_they_are_detached() {
+        with_port(|paths| {
+            load::load_new(paths, &Capacity::default()).unwrap();
             let once = || {
                 for filters in shown() {
                     assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
                 }
             };
-            assert_eq!([attach(), attach()], [[true; 2], [false; 2]]);
+            assert_eq!([attach_filters(paths), attach_filters(paths)], [[true; 2], [false; 2]]);
             once();
             // Whoever takes the qdisc away takes the filters along.
             command::output("tc", ["qdisc", "del", "dev", "port", "clsact"], None).unwrap();
-            assert_eq!([attach(), attach()], [[true; 2], [false; 2]]);
+            assert_eq!([attach_filters(paths), attach_filters(paths)], [[true; 2], [false; 2]]);
             once();
             let before = shown();
             // Others take their place, where they are.
             let next = paths.staged();
             load::load_new(&next, &Capacity::default()).unwrap();
             let name = BTreeMap::from([(1, "port".to_owned()), (2, "peer".to_owned())]);
-            renew(&paths, &next.programs(), &BTreeSet::from([1, 2]), &name, &mut || Ok(())).unwrap();
+            renew(paths, &next.programs(), &BTreeSet::from([1, 2]), &name, &mut || Ok(())).unwrap();
             for (filters, before) in shown().iter().zip(&before) {
                 assert_eq!(filters.matches("direct-action").count(), 1, "{filters}");
                 assert_ne!(filters, before, "its id is another");
             }
             for _ in 0..2 {
-                detach(&paths, 1, Some("port")).unwrap();
+                detach(paths, 1, Some("port")).unwrap();
                 assert_eq!(shown(), ["", ""]);
             }
-        };
-        let done = std::thread::scope(|scope| scope.spawn(body).join());
-        unmount(directory.path(), UnmountFlags::DETACH).unwrap();
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+    }
+
+    /// Before 6.6 nothing but the filters tells of maps whose pins are gone.
+    #[test]
+    fn filters_whose_pins_are_gone_keep_their_maps() {
+        with_port(|paths| {
+            let map = |name| sys::map_info(sys::obj_get(&paths.maps().join(name)).unwrap().as_fd()).unwrap().id;
+            let programs = || {
+                PACKET_HOOKS.each_ref().map(|hook| {
+                    let program = sys::obj_get(&paths.programs().join(hook.program)).unwrap();
+                    sys::program_info(program.as_fd()).unwrap().id
+                })
+            };
+            let attached = || {
+                let mut ids = filters(paths);
+                ids.sort_unstable();
+                ids
+            };
+            let dataplane = Dataplane::install(paths, &Capacity::default()).unwrap();
+            assert_eq!(attach_filters(paths), [true; 2]);
+            let index = super::super::devices::read().unwrap().iter().find(|d| d.name == "port").unwrap().index;
+            dataplane.maps.devices.put(&index, &kpx_abi::Device::default()).unwrap();
+            drop(dataplane);
+            let (flows, sockets) = (map(map_name::CONNTRACK), map(map_name::PEERS));
+            fs_err::remove_dir_all(&paths.pins).unwrap();
+            assert!(matches!(Dataplane::adopt(paths), Err(DataplaneError::Damaged { .. })));
+            Dataplane::install(paths, &Capacity::default()).unwrap();
+            assert_eq!(map(map_name::CONNTRACK), flows, "the flows are those that there were");
+            assert_ne!(map(map_name::PEERS), sockets, "no hook of sockets was attached");
+            let mut pinned = programs().to_vec();
+            pinned.sort_unstable();
+            assert_eq!(attached(), pinned, "each hook has one program, the one that is pinned");
+            Dataplane::remove(paths).unwrap();
+            assert_eq!((shown(), paths.pins.exists()), (["", ""].map(str::to_owned), false));
+        });
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use kpx_abi::{Addr, Device};
 use serde::Deserialize;
 
+use super::attach::XdpMode;
 use super::error::DataplaneError;
 use crate::capture::command;
 use crate::model::Detector;
@@ -43,6 +44,8 @@ pub struct NodeDevice {
     pub master: Option<String>,
     /// Its Ethernet address, if it has such.
     pub mac: Option<[u8; 6]>,
+    /// How it runs a program of XDP, if it does in one of these ways.
+    pub xdp: Option<XdpMode>,
     /// Its addresses that others can answer to, in the kernel's order: primary ones first.
     pub addresses: Vec<IpAddr>,
 }
@@ -55,6 +58,7 @@ struct LinkJson {
     address: Option<String>,
     master: Option<String>,
     linkinfo: Option<KindJson>,
+    xdp: Option<XdpJson>,
     #[serde(default)]
     addr_info: Vec<AddressJson>,
 }
@@ -62,6 +66,22 @@ struct LinkJson {
 #[derive(Deserialize)]
 struct KindJson {
     info_kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct XdpJson {
+    /// `XDP_ATTACHED_DRV` and its like, of linux/if_link.h.
+    mode: u8,
+}
+
+impl XdpJson {
+    const fn mode(&self) -> Option<XdpMode> {
+        match self.mode {
+            1 => Some(XdpMode::Native),
+            2 => Some(XdpMode::Generic),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,6 +111,7 @@ fn parse(json: &[u8]) -> Result<Vec<NodeDevice>, serde_json::Error> {
         name: link.ifname,
         kind: link.linkinfo.and_then(|info| info.info_kind),
         master: link.master,
+        xdp: link.xdp.and_then(|xdp| xdp.mode()),
         addresses: link
             .addr_info
             .iter()
@@ -150,6 +171,7 @@ mod tests {
         {"ifindex":1,"ifname":"lo","link_type":"loopback","address":"00:00:00:00:00:00",
          "addr_info":[{"family":"inet","local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
         {"ifindex":2,"ifname":"eth0","link_type":"ether","address":"02:00:00:00:00:0a","master":"br0",
+         "xdp":{"mode":2,"prog":{"id":42,"tag":"3b185187f1855c4c","jited":1}},
          "addr_info":[{"family":"inet","local":"192.0.2.9","prefixlen":24,"scope":"global","secondary":true},
                       {"family":"inet","local":"192.0.2.8","prefixlen":24,"scope":"global"},
                       {"family":"inet6","local":"fd00::9","prefixlen":64,"scope":"global","temporary":true},
@@ -165,6 +187,7 @@ mod tests {
         let devices = parse(LISTED.as_bytes()).unwrap();
         assert_eq!(devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["eth0", "wg0", "br0"]);
         assert_eq!(devices.iter().map(|d| d.kind.as_deref()).collect::<Vec<_>>(), [None, None, Some("bridge")]);
+        assert_eq!(devices.iter().map(|d| d.xdp).collect::<Vec<_>>(), [Some(XdpMode::Generic), None, None]);
         let all = described(&devices, |_| true, |device| device.name == "wg0");
         let v4 = kpx_abi::packet::mapped([192, 0, 2, 8]);
         let v6 = "fd00::3".parse::<std::net::Ipv6Addr>().unwrap().octets();

@@ -254,6 +254,8 @@ impl Hinted for DataplaneError {
                     "else take all of it away, which ends the flows that it carries, and begin anew: rm -r {}",
                     pins.display()
                 ),
+                "and where they are filters, before Linux 6.6, from each device: tc qdisc del dev DEVICE clsact"
+                    .to_owned(),
             ],
             Self::OtherCgroup { .. } => line("name the cgroup it was installed for: --cgroup PATH"),
             Self::Full(full) if full.map == kpx_abi::map_name::YIELD => line(

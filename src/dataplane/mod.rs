@@ -166,6 +166,42 @@ impl Capacity {
         Self { yields: u32::try_from(now * 2).unwrap_or(u32::MAX / 4).max(self.yields), ..self }
     }
 
+    /// The same with room for as many flows of the packet path as the kernel's conntrack may have, where that is more: two entries
+    /// for each, since most are not masqueraded.
+    #[must_use]
+    pub fn with_tracked(self, flows: u64) -> Self {
+        Self { conntrack: u32::try_from(flows * 2).unwrap_or(u32::MAX / 4).max(self.conntrack), ..self }
+    }
+
+    /// The same with one size as given, by its name; `None` if there is none of that name.
+    pub fn with_size(mut self, name: &str, size: u32) -> Option<Self> {
+        let (_, field) = self.by_name().into_iter().find(|(known, _)| *known == name)?;
+        *field = size;
+        Some(self)
+    }
+
+    /// The names of all sizes.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        Self::default().by_name().map(|(name, _)| name).into_iter()
+    }
+
+    const fn by_name(&mut self) -> [(&'static str, &mut u32); 12] {
+        [
+            ("frontends", &mut self.frontends),
+            ("backends", &mut self.backends),
+            ("slots", &mut self.slots),
+            ("sources", &mut self.sources),
+            ("addresses", &mut self.addresses),
+            ("networks", &mut self.networks),
+            ("clients", &mut self.clients),
+            ("affinity", &mut self.affinity),
+            ("conntrack", &mut self.conntrack),
+            ("fragments", &mut self.fragments),
+            ("direct", &mut self.direct),
+            ("yields", &mut self.yields),
+        ]
+    }
+
     /// Entries for the frontends: some more, since a frontend that changes gets another before the old one is free.
     const fn entries(&self) -> u32 {
         self.frontends + 2 * CHUNK as u32 + 1

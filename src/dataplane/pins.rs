@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use kpx_abi::LAYOUT_VERSION;
 use rustix::fs::{FsWord, statfs};
 
-use super::attach::PACKET_HOOKS;
+use super::attach::{self, PACKET_HOOKS};
 use super::error::DataplaneError;
 use super::hooks::HOOKS;
 use super::layouts;
@@ -102,7 +102,13 @@ impl Paths {
         };
         let found =
             Found { maps: names(&self.maps())?, programs: names(&self.programs())?, links: names(&self.links())? };
-        Ok(found.judge())
+        match found.judge() {
+            // Filters of a qdisc are attached, and have no pin to say so.
+            Pinned::Nothing | Pinned::Remains if !attach::filters(self).is_empty() => {
+                Ok(Pinned::Damaged(found.missing()))
+            }
+            judged => Ok(judged),
+        }
     }
 }
 
@@ -150,16 +156,19 @@ pub(super) enum Pinned {
 }
 
 impl Found {
-    fn judge(self) -> Pinned {
-        if self.maps.is_empty() && self.programs.is_empty() && self.links.is_empty() {
-            return Pinned::Nothing;
-        }
+    fn missing(&self) -> Missing {
         let lacks = |found: &[String], name: &str| !found.iter().any(|f| f == name);
         let maps = kpx_abi::map_name::ALL.into_iter().filter(|name| lacks(&self.maps, name));
         let names = HOOKS.iter().map(|hook| hook.program).chain(PACKET_HOOKS.iter().map(|hook| hook.program));
         let programs = names.filter(|name| lacks(&self.programs, name));
-        let missing =
-            Missing { maps: maps.map(str::to_owned).collect(), programs: programs.map(str::to_owned).collect() };
+        Missing { maps: maps.map(str::to_owned).collect(), programs: programs.map(str::to_owned).collect() }
+    }
+
+    fn judge(&self) -> Pinned {
+        if self.maps.is_empty() && self.programs.is_empty() && self.links.is_empty() {
+            return Pinned::Nothing;
+        }
+        let missing = self.missing();
         match (missing.maps.is_empty() && missing.programs.is_empty(), self.links.is_empty()) {
             (true, _) => Pinned::Complete,
             (false, true) => Pinned::Remains,

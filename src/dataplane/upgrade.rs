@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::DataplaneError;
 use super::load::{self, gone};
-use super::pins::{Paths, Pinned};
+use super::pins::{Missing, Paths, Pinned};
 use super::{Capacity, layouts, links, packet, recover};
 use crate::inspect::bpf::sys;
 
@@ -90,21 +90,28 @@ pub(super) fn upgrade(
         found = paths.look()?;
     }
     if matches!(found, Pinned::Damaged(_)) {
-        recover::maps(paths)?;
+        let maps = recover::maps(paths)?;
+        if !maps.is_empty() {
+            return Err(Missing { maps, programs: Vec::new() }.error(paths));
+        }
         found = paths.look()?;
     }
-    let lacks_programs = matches!(found, Pinned::Damaged(_));
+    let is_damaged = matches!(found, Pinned::Damaged(_));
+    if let Pinned::Damaged(missing) = &found {
+        // The kernel has freed what no program uses any more.
+        for name in &missing.maps {
+            tracing::warn!("map {name} was gone with all that used it: it is made anew, empty");
+        }
+    }
     let from = match found {
-        // A map that no attached program uses may hold flows all the same, of programs on devices without links.
-        Pinned::Damaged(missing) if !missing.maps.is_empty() => return Err(missing.error(paths)),
-        // Programs alone are made anew, as by an upgrade.
+        // What is missing is made anew, as by an upgrade.
         Pinned::Complete | Pinned::Damaged(_) => LAYOUT_VERSION,
         Pinned::Older(version) => version,
         Pinned::Newer(version) => return Err(newer(paths, version)),
         // Nothing to upgrade; an installation sees to it.
         Pinned::Nothing | Pinned::Remains | Pinned::Replacing => return Ok(None),
     };
-    if from == LAYOUT_VERSION && is_marked(paths, object) && !lacks_programs {
+    if from == LAYOUT_VERSION && is_marked(paths, object) && !is_damaged {
         // Links can have programs of an upgrade that a newer kpx began and did not come through with.
         renew(paths, paths, before)?;
         return Ok(None);
@@ -185,6 +192,9 @@ fn replace_pins(paths: &Paths, before: &mut dyn FnMut() -> Result<(), DataplaneE
     if !marks_left.is_empty() {
         before()?;
         unmark(paths)?;
+    }
+    for directory in [paths.maps(), paths.programs(), paths.links()] {
+        fs_err::create_dir_all(directory)?;
     }
     for (from, to) in [(new.maps(), paths.maps()), (new.programs(), paths.programs())] {
         for name in names(&from)? {

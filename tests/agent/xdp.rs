@@ -4,9 +4,10 @@ use kpx::capture::command;
 
 use super::rig::metrics;
 use super::serving::{FLAGS, rig};
+use super::streams::{Pusher, Stream};
 use crate::dataplane::packets::peers::{exchange, seen, udp};
-use crate::dataplane::packets::services::servers;
-use crate::dataplane::packets::world::{NODE, World, at};
+use crate::dataplane::packets::services::{PORT, servers};
+use crate::dataplane::packets::world::{NODE, REMOTE, World, at};
 
 const GENERIC: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16 --xdp generic --xdp-devices eth0";
 const NATIVE: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16 --xdp native --xdp-devices eth0";
@@ -29,29 +30,40 @@ fn short_cuts() -> u64 {
     line.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-fn node_ports_take_it(flags: &'static str, mode: &str) {
+/// Runs a test where the short cut can be taken, or prints why not.
+fn where_it_can_be_taken(test: impl FnOnce(&World)) {
     World::with(|world| {
         if command::run("ethtool", ["--version"], None).is_err() {
             println!("skipped: no ethtool");
             return;
         }
-        let _servers = servers(world);
         // Network cards deliver packets with their checksums; virtual devices are made to.
         for (space, device) in [("client", "wire"), ("client", "to-node"), ("other", "eth0"), ("node", "eth0")] {
             world.inside(space, || {
                 command::output("ethtool", ["-K", device, "tx", "off"], None).expect("offloads can be switched off");
             });
         }
+        test(world);
+    });
+}
+
+/// A virtual device takes frames from its peer's driver only if it runs a program itself, whichever.
+fn let_the_peer_take_frames(world: &World) {
+    let program = world.paths.pins.join("programs/kpx_xdp");
+    let program = program.to_str().expect("the path is UTF-8");
+    world.ip("client", &[&format!("link set to-node xdpdrv pinned {program}")]);
+}
+
+fn node_ports_take_it(flags: &'static str, mode: &str) {
+    where_it_can_be_taken(|world| {
+        let _servers = servers(world);
         world.inside("node", || {
             let rig = rig(world).with(flags);
             let agent = rig.start();
             rig.until_healthy();
             rig.until("the short cut is attached", || xdp().as_deref() == Some(mode));
             if mode == "native" {
-                // A virtual device takes frames from its peer's driver only if it runs a program itself, whichever.
-                let program = world.paths.pins.join("programs/kpx_xdp");
-                let program = program.to_str().expect("the path is UTF-8");
-                world.ip("client", &[&format!("link set to-node xdpdrv pinned {program}")]);
+                let_the_peer_take_frames(world);
             }
             // NodePort 30081 has its backend on the other node.
             let talk = || {
@@ -95,4 +107,35 @@ fn node_ports_take_the_generic_short_cut() {
 #[test]
 fn node_ports_take_the_native_short_cut() {
     node_ports_take_it(NATIVE, "native");
+}
+
+#[test]
+fn another_mode_costs_no_packet() {
+    where_it_can_be_taken(|world| {
+        let _pushers = REMOTE.map(|addr| world.inside("remote", || Pusher::start(&at(addr, PORT))));
+        world.inside("node", || {
+            let mut rig = rig(world).with(GENERIC);
+            let mut agent = rig.start();
+            rig.until_healthy();
+            rig.until("the short cut is attached", || xdp().as_deref() == Some("generic"));
+            let_the_peer_take_frames(world);
+            let streams: Vec<Stream> = world.inside("client", || {
+                let to = NODE.map(|addr| at(addr, 30_081));
+                to.iter().flat_map(|to| [Stream::tcp(to), Stream::udp(to)]).collect()
+            });
+            for (flags, mode) in [(NATIVE, "native"), (GENERIC, "generic")] {
+                rig.until("packets take it", || short_cuts() > 100);
+                agent.kill();
+                rig = rig.with(flags);
+                agent = rig.start();
+                rig.until("it has the other mode", || xdp().as_deref() == Some(mode));
+                rig.until_healthy();
+                let before = short_cuts();
+                rig.until("packets take it again", || short_cuts() > before + 100);
+            }
+            for heard in streams.into_iter().map(Stream::end) {
+                assert!(heard.failure.is_none() && heard.missing == 0 && heard.records > 100, "{heard:?}");
+            }
+        });
+    });
 }
