@@ -1,13 +1,14 @@
 //! What takes minutes and hours, on a machine whose clock jumps over idle time.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::thread::sleep;
 use std::time::Duration;
 
 use kpx::dataplane::{Dataplane, Mode, Reason, Timeouts};
 use kpx::model::{Frontend, Protocol};
 use kpx_abi::Exposure;
+use rustix::net::sockopt::set_socket_linger;
 
 use super::agent::Agent;
 use super::ground::{Ground, cluster_ip, table};
@@ -103,13 +104,14 @@ fn a_udp_flow_of_the_kernel_is_left_alone_for_as_long_as_conntrack_keeps_it() {
     });
 }
 
-/// The time-outs of the kernel's conntrack and what kube-proxy sets: a connection that says nothing is kept for a day.
+/// The time-outs of the kernel's conntrack and what kube-proxy sets: a connection that says nothing is kept for a day, and
+/// for an hour once one side has finished.
 const TIMEOUTS: Timeouts = Timeouts {
     opening: 60,
     tcp: 86_400,
     direct_tcp: 21_600,
     sctp: 210,
-    half_closed: 120,
+    half_closed: 3600,
     closing: 120,
     closed: 10,
     udp: 30,
@@ -144,7 +146,10 @@ impl Flows<'_> {
             let (dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
             serve(&mut tables, 1, CLUSTER_IP, 80, exposed(Exposure::ClusterIp), &[REMOTE]);
             nft(world, TRACK);
-            world.inside("node", || set("netfilter/nf_conntrack_tcp_timeout_established", &TIMEOUTS.tcp.to_string()));
+            for (state, seconds) in [("established", TIMEOUTS.tcp), ("close_wait", TIMEOUTS.half_closed)] {
+                let name = format!("netfilter/nf_conntrack_tcp_timeout_{state}");
+                world.inside("node", || set(&name, &seconds.to_string()));
+            }
             let at = socket(REMOTE[0], PORT);
             let (listener, datagrams) = world.inside("remote", || (TcpListener::bind(at), UdpSocket::bind(at)));
             let (listener, datagrams) = (listener.expect("the port is free"), datagrams.expect("the port is free"));
@@ -199,12 +204,15 @@ impl Flows<'_> {
 
 /// A word from each end to the other.
 fn carry([client, server]: &[TcpStream; 2]) {
-    for (mut from, mut to) in [(client, server), (server, client)] {
-        from.write_all(b"word").expect("the connection takes it");
-        let mut word = [0; 4];
-        to.read_exact(&mut word).expect("it arrives");
-        assert_eq!(&word, b"word");
-    }
+    carry_one(client, server);
+    carry_one(server, client);
+}
+
+fn carry_one(mut from: &TcpStream, mut to: &TcpStream) {
+    from.write_all(b"word").expect("the connection takes it");
+    let mut word = [0; 4];
+    to.read_exact(&mut word).expect("it arrives");
+    assert_eq!(&word, b"word");
 }
 
 #[test]
@@ -224,6 +232,33 @@ fn datagrams_through_the_packet_path_are_remembered_as_long_as_by_the_kernel() {
         flows.send(&client, true);
         flows.lasts(TIMEOUTS.udp_answered);
         assert_eq!(flows.dataplane.counters().unwrap().of(Reason::FlowOpened), 2);
+    });
+}
+
+#[test]
+fn connections_through_the_packet_path_are_remembered_as_long_as_by_the_kernel() {
+    Flows::with(|mut flows| {
+        let open = flows.connect();
+        // Each packet begins the wait anew.
+        for _ in 0..2 {
+            sleep(Duration::from_secs(TIMEOUTS.tcp).saturating_sub(MARGIN));
+            assert_eq!(flows.known(), (1, 1));
+            carry(&open);
+        }
+        flows.lasts(TIMEOUTS.tcp);
+        let half = flows.connect();
+        half[0].shutdown(Shutdown::Write).expect("one side may finish");
+        sleep(Duration::from_secs(TIMEOUTS.half_closed).saturating_sub(MARGIN));
+        assert_eq!(flows.known(), (1, 1));
+        carry_one(&half[1], &half[0]);
+        flows.lasts(TIMEOUTS.half_closed);
+        drop(flows.connect());
+        flows.lasts(TIMEOUTS.closing);
+        let reset = flows.connect();
+        set_socket_linger(&reset[0], Some(Duration::ZERO)).expect("a socket can be told to reset");
+        drop(reset);
+        flows.lasts(TIMEOUTS.closed);
+        assert_eq!(flows.dataplane.counters().unwrap().of(Reason::FlowOpened), 4);
     });
 }
 

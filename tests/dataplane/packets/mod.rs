@@ -11,6 +11,7 @@ mod frontends;
 mod handover;
 mod modes;
 pub(crate) mod peers;
+mod sctp;
 pub(crate) mod services;
 mod short_cut;
 mod sizes;

@@ -38,6 +38,14 @@ impl Server {
         ];
         Self { stop, threads }
     }
+
+    /// The same for whoever connects to this listener.
+    pub(super) fn of(name: &'static str, listener: TcpListener) -> Self {
+        listener.set_nonblocking(true).expect("a listener can be told not to wait");
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = stop.clone();
+        Self { stop, threads: vec![std::thread::spawn(move || accept(&listener, name, &told))] }
+    }
 }
 
 impl Drop for Server {
