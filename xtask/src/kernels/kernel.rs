@@ -11,7 +11,7 @@ use super::cpio::Archive;
 use crate::shell::{cmd, root, say};
 
 /// The folders of `net/` whose modules tests may need.
-const FOLDERS: [&str; 8] = ["8021q", "bridge", "core", "ipv4", "ipv6", "netfilter", "sched", "unix"];
+const FOLDERS: [&str; 9] = ["8021q", "bridge", "core", "ipv4", "ipv6", "netfilter", "sched", "sctp", "unix"];
 /// And these devices.
 const DEVICES: [&str; 11] =
     ["bonding", "dummy", "geneve", "ifb", "ipvlan", "macvlan", "tun", "veth", "vrf", "vxlan", "wireguard"];

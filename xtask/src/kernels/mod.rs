@@ -79,7 +79,7 @@ pub(crate) struct VmArgs {
     /// A file or folder that the machine shall have too, at the same path
     #[arg(long = "file", value_name = "PATH")]
     files: Vec<PathBuf>,
-    /// How many seconds it may run
+    /// How many seconds of this machine's processors it may take
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     limit: u64,
     /// Build kpx and its tests first; $KPX and $TESTS name them
