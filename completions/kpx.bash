@@ -4001,7 +4001,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__apply)
-            opts="-y -o -q -v -h --until --yes --stop-command --start-command --accept --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-y -o -q -v -h --until --yes --driver --stop-command --start-command --accept --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4009,6 +4009,10 @@ _kpx() {
             case "${prev}" in
                 --until)
                     COMPREPLY=($(compgen -W "prepare load shadow sockets hold stop packets handover remove release" -- "${cur}"))
+                    return 0
+                    ;;
+                --driver)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --stop-command)
@@ -4020,7 +4024,7 @@ _kpx() {
                     return 0
                     ;;
                 --accept)
-                    COMPREPLY=($(compgen -W "no-agent" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "no-agent managed-daemonset" -- "${cur}"))
                     return 0
                     ;;
                 --lock-timeout)
@@ -4295,13 +4299,17 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__plan)
-            opts="-o -q -v -h --out --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --out --driver --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --out)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --driver)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -4314,7 +4322,7 @@ _kpx() {
                     return 0
                     ;;
                 --accept)
-                    COMPREPLY=($(compgen -W "no-agent" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "no-agent managed-daemonset" -- "${cur}"))
                     return 0
                     ;;
                 --output)

@@ -910,9 +910,11 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_sub
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "probe" -d 'Make the connections that a request on standard input names'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l out -d 'Write the plan to this file, for kpx migrate apply FILE' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l driver -d 'Who runs kube-proxy on this node, and so how it is stopped [default: what is found]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -950,9 +952,11 @@ packets\t'New flows at network devices are served by the packet path; those that
 handover\t'Running flows have changed hands'
 remove\t'kube-proxy\'s rules are gone'
 release\t'Nothing keeps conntrack and NAT at work for kpx\'s sake any more'"
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l driver -d 'Who runs kube-proxy on this node, and so how it is stopped [default: what is found]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l lock-timeout -d 'How long to wait for another kpx that is changing this node' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l probe-timeout -d 'How long a probe waits for an answer' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l drain-timeout -d 'How long to wait until no UDP socket uses a translation any more' -r

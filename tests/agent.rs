@@ -1,7 +1,7 @@
 //! `kpx agent`: a fake API server on one side, the kernel's maps and real connections on the other.
 
 mod answers;
-mod api;
+pub(crate) mod api;
 mod cleaning;
 mod devices;
 mod dsr;
@@ -9,7 +9,7 @@ mod duties;
 mod following;
 mod manifests;
 mod repair;
-mod rig;
+pub(crate) mod rig;
 mod rules;
 mod serving;
 mod streams;

@@ -4,6 +4,8 @@
 mod blocked;
 #[path = "migrate/crash.rs"]
 mod crash;
+#[path = "migrate/drivers.rs"]
+mod drivers;
 #[path = "migrate/lifecycle.rs"]
 mod lifecycle;
 #[path = "migrate/reboot.rs"]
@@ -12,5 +14,7 @@ mod reboot;
 mod removal;
 #[path = "migrate/rig.rs"]
 mod rig;
+#[path = "migrate/stage.rs"]
+mod stage;
 #[path = "migrate/switch.rs"]
 mod switch;

@@ -9,6 +9,7 @@ mod cleaner;
 mod cluster;
 mod conntrack;
 mod devices;
+mod duties;
 mod flows;
 mod http;
 mod metrics;
@@ -40,9 +41,11 @@ use crate::capture::{self, ApiError};
 use crate::dataplane::{Dsr, Paths};
 use crate::error::Hinted;
 use crate::inspect::kube::ProxyConfig;
+use crate::migrate::Store;
 use servers::HealthChecks;
 use status::Shared;
 use work::{Task, Worker};
+use writer::Stance;
 
 pub use cleaner::end_stale;
 pub use devices::Devices;
@@ -120,7 +123,9 @@ async fn serve(options: Options) -> Result<(), AgentError> {
     flows::start(options.paths.clone(), options.proc_sys.clone(), Arc::clone(&shared))?;
     wake::start(tasks.clone())?;
     let all_nodes = options.defaults.dsr != Dsr::Off;
-    let worker = Worker::new(options.clone(), Arc::clone(&shared), checks, watched);
+    let (stance, decides) = tokio::sync::watch::channel(Stance::Migrating);
+    let (to_be_ours, ours) = tokio::sync::watch::channel(false);
+    let worker = Worker::new(options.clone(), Arc::clone(&shared), checks, watched, stance);
     let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
         let _ended = ended;
         worker.run(&todo);
@@ -130,9 +135,10 @@ async fn serve(options: Options) -> Result<(), AgentError> {
         _ = interrupted.recv() => Ok(()),
         _ = end_of_worker => Err(AgentError::Worker),
         () = watch::watch(client, &options.node_name, all_nodes, tasks.clone(), Arc::clone(&shared)) => Err(AgentError::Worker),
-        () = servers::health(options.health, Arc::clone(&shared)) => Ok(()),
-        () = servers::metrics(options.metrics, Arc::clone(&shared)) => Ok(()),
-        () = servers::health_checks(wanted_checks, shared) => Err(AgentError::Worker),
+        () = duties::follow(Store::new(&options.state_dir), decides, to_be_ours) => Err(AgentError::Worker),
+        () = duties::while_ours(ours.clone(), options.health, &shared, || servers::health(options.health, Arc::clone(&shared))) => Ok(()),
+        () = duties::while_ours(ours.clone(), options.metrics, &shared, || servers::metrics(options.metrics, Arc::clone(&shared))) => Ok(()),
+        () = servers::health_checks(wanted_checks, ours, Arc::clone(&shared)) => Err(AgentError::Worker),
     };
     notify::say("STOPPING=1");
     // It ends the write under way.

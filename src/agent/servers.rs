@@ -79,15 +79,20 @@ pub(super) struct HealthChecks {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// Answers on the `healthCheckNodePort`s that there are at any time.
-pub(super) async fn health_checks(mut wanted: watch::Receiver<HealthChecks>, shared: Arc<Shared>) {
+/// Answers on the `healthCheckNodePort`s that there are at any time, while kube-proxy's ports are this agent's.
+pub(super) async fn health_checks(
+    mut wanted: watch::Receiver<HealthChecks>,
+    mut ours: watch::Receiver<bool>,
+    shared: Arc<Shared>,
+) {
     let mut servers: BTreeMap<SocketAddr, JoinHandle<()>> = BTreeMap::new();
     loop {
         let addresses: Vec<SocketAddr> = {
             let checks = wanted.borrow_and_update();
             let all = [every_address()];
             let at: &[IpAddr] = if checks.addresses.is_empty() { &all } else { &checks.addresses };
-            checks.ports.keys().flat_map(|port| at.iter().map(|ip| SocketAddr::new(*ip, *port))).collect()
+            let ports = checks.ports.keys().filter(|_| *ours.borrow_and_update());
+            ports.flat_map(|port| at.iter().map(|ip| SocketAddr::new(*ip, *port))).collect()
         };
         servers.retain(|at, server| {
             let keep = addresses.contains(at);
@@ -104,7 +109,11 @@ pub(super) async fn health_checks(mut wanted: watch::Receiver<HealthChecks>, sha
                 tokio::spawn(http::serve(at, Arc::clone(&shared), answer))
             });
         }
-        if wanted.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = wanted.changed() => changed,
+            changed = ours.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

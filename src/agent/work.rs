@@ -24,6 +24,7 @@ use crate::dataplane::Attachment;
 use crate::error::with_causes;
 use crate::inspect::kube::{LiftedService, Place, place};
 use crate::inspect::standing::standing;
+use crate::migrate::StoreError;
 use crate::model::{BackendState, Family, NodePortScope, Policy, ServiceName};
 
 /// The taint by which the cluster autoscaler announces that a node goes.
@@ -64,6 +65,10 @@ pub(super) struct Worker {
     place: Option<Place>,
     writer: Writer,
     stance: Stance,
+    /// The migration whose rollback was the last word, if one was.
+    given_back: Option<String>,
+    /// Who wants to know who decides.
+    decides: watch::Sender<Stance>,
     /// When the oldest event came that is not written.
     oldest: Option<Instant>,
     /// What the cleaner judges by.
@@ -92,6 +97,7 @@ impl Worker {
         shared: Arc<Shared>,
         health_checks: watch::Sender<HealthChecks>,
         watched: Arc<Watched>,
+        decides: watch::Sender<Stance>,
     ) -> Self {
         let writer = Writer::new(&options, sysctl::tracked(&options.config, sysctl::processors()));
         let cluster = Cluster::of(options.node_name.clone());
@@ -104,6 +110,8 @@ impl Worker {
             place: None,
             writer,
             stance: Stance::Migrating,
+            given_back: None,
+            decides,
             oldest: None,
             watched,
             disturbed: BTreeSet::new(),
@@ -293,7 +301,8 @@ impl Worker {
                 self.devices = repairs.on;
                 self.tell_repairs(&repairs);
                 self.attached = true;
-                if self.writer.is_serving(&self.options.attach) {
+                // Under a migration the rules serve what the programs do not yet.
+                if self.writer.is_serving(&self.options.attach) || self.stance == Stance::Migrating {
                     self.shared.serving();
                 }
             }
@@ -359,6 +368,22 @@ impl Worker {
         stand
     }
 
+    /// Who decides what is attached. A node that was given back to the rules stays theirs while they stand.
+    fn decide(&mut self) -> Result<Stance, StoreError> {
+        let given_back = self.writer.given_back()?;
+        if given_back.is_some() && self.given_back != given_back && self.rules_stand() {
+            tracing::info!(
+                "a rollback has given this node back to kube-proxy's rules: they serve until kpx migrate apply"
+            );
+        }
+        self.given_back = given_back;
+        match self.given_back.is_some() {
+            true if self.rules_stand() => Ok(Stance::Migrating),
+            true => Ok(Stance::Alone),
+            false => self.writer.stance(),
+        }
+    }
+
     /// Ready is who serves, or has left that to a migration; then what there is to know, when it changes.
     fn tell_systemd(&mut self) {
         let ready = self.filled && (self.writer.is_serving(&self.options.attach) || self.stance == Stance::Migrating);
@@ -378,14 +403,13 @@ impl Worker {
 
     /// What is done now and then.
     fn look_after(&mut self) {
-        match self.writer.stance() {
-            Ok(stance) => self.stance = stance,
+        let stance = self.decide().unwrap_or_else(|error| {
             // Whoever cannot read the journal does not know that there is none.
-            Err(error) => {
-                self.stance = Stance::Migrating;
-                tracing::error!("the state directory: {}", with_causes(&error));
-            }
-        }
+            tracing::error!("the state directory: {}", with_causes(&error));
+            Stance::Migrating
+        });
+        self.stance = stance;
+        self.decides.send_if_modified(|decides| std::mem::replace(decides, stance) != stance);
         if !self.filled {
             return;
         }

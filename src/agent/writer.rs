@@ -146,7 +146,7 @@ pub(super) enum AttachError {
 pub(super) enum Stance {
     /// Nobody else: all is attached.
     Alone,
-    /// A migration is under way or in force: what it has attached is kept attached, no more.
+    /// A migration is under way or in force, or was rolled back to rules that stand: what it has attached is kept attached, no more.
     Migrating,
 }
 
@@ -220,6 +220,12 @@ impl Writer {
         };
         let Some(found) = found else { return Ok(false) };
         serves(&found, attach)
+    }
+
+    /// The migration whose rollback has given this node back to kube-proxy's rules, if that was the last word.
+    pub(super) fn given_back(&self) -> Result<Option<String>, StoreError> {
+        let Some(newest) = self.store.list()?.pop() else { return Ok(None) };
+        Ok(newest.progress()?.is_closed().then_some(newest.id))
     }
 
     /// Who decides what is attached.

@@ -6,7 +6,9 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 #[expect(clippy::disallowed_types, reason = "this is the module that may")]
 use std::process::Command;
 use std::process::{Child, ExitStatus, Stdio};
@@ -144,6 +146,35 @@ where
         .stderr(Stdio::null())
         .spawn()
         .map_err(|e| spawn_error(program, &args, e))
+}
+
+/// Starts a program that outlives this process, with exactly this command line (its first word is what the program is told that it is
+/// called) and environment; what it says is added to a file.
+pub fn start_apart(
+    program: &Path,
+    argv: &[OsString],
+    environment: &[OsString],
+    folder: &Path,
+    log: &Path,
+) -> Result<(), CommandError> {
+    let words = argv.split_first().map_or(&[][..], |(_, rest)| rest);
+    let shown = program.to_string_lossy();
+    let failed = |source| CommandError::Io { command: line(&shown, words), source };
+    let log = fs_err::OpenOptions::new().create(true).append(true).open(log).map_err(failed)?.into_file();
+    let pairs = environment.iter().filter_map(|pair| {
+        let bytes = pair.as_bytes();
+        let at = bytes.iter().position(|b| *b == b'=')?;
+        Some((OsStr::from_bytes(&bytes[..at]), OsStr::from_bytes(&bytes[at + 1..])))
+    });
+    #[expect(clippy::disallowed_types, reason = "this is the module that may")]
+    let mut command = Command::new(program);
+    command.args(words).env_clear().envs(pairs).current_dir(folder).process_group(0);
+    if let Some(name) = argv.first() {
+        command.arg0(name);
+    }
+    let output = log.try_clone().map_err(failed)?;
+    command.stdin(Stdio::null()).stdout(output).stderr(log);
+    command.spawn().map(drop).map_err(|e| spawn_error(&shown, words, e))
 }
 
 fn run_within<A>(limit: Duration, program: &str, args: A, stdin: Option<&[u8]>) -> Result<Output, CommandError>

@@ -38,6 +38,10 @@ impl Live {
         }
     }
 
+    pub(super) async fn connect(&self) -> Result<(kube::Client, String), api::ApiError> {
+        api::connect(self.kubeconfig.as_deref(), self.context.as_deref()).await
+    }
+
     pub(super) fn node_name() -> String {
         proxy::live_node_name().unwrap_or_else(host::node_name)
     }

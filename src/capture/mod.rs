@@ -175,6 +175,14 @@ impl Node {
         }
     }
 
+    /// A client for the API server of the live node's cluster, and the server's URL. Nothing is asked yet.
+    pub async fn connect(&self) -> Result<(kube::Client, String), ApiError> {
+        match &self.source {
+            Source::Live(live) => live.connect().await,
+            Source::Recorded(_) => Err(ApiError::NoCluster),
+        }
+    }
+
     /// Whether this is the node that kpx runs on.
     pub const fn is_live(&self) -> bool {
         matches!(self.source, Source::Live(_))

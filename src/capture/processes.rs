@@ -14,10 +14,13 @@ pub struct Process {
     pub pid: u32,
     /// The flags that concern kube-proxy. Others may hold secrets and are left out.
     pub flags: Vec<String>,
+    /// Its cgroup, by the hierarchy that tells most: whether a pod, a unit or nobody has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
 }
 
 /// Who is looked for.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "antrea-agent",
     "calico-node",
     "cilium-agent",
@@ -27,6 +30,7 @@ const NAMES: [&str; 18] = [
     "firewalld",
     "flanneld",
     "hyperkube",
+    "k0s",
     "k3s",
     "k3s-agent",
     "k3s-server",
@@ -39,7 +43,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// Starts of the flags that are kept.
-const FLAGS: [&str; 17] = [
+const FLAGS: [&str; 18] = [
     "--bind-address",
     "--cleanup",
     "--cluster-cidr",
@@ -56,6 +60,7 @@ const FLAGS: [&str; 17] = [
     "--masquerade-all",
     "--metrics-bind-address",
     "--nodeport-addresses",
+    "--pod-manifest-path",
     "--proxy-mode",
 ];
 
@@ -68,6 +73,7 @@ pub(super) fn read() -> io::Result<Vec<Process>> {
         .filter(|(_, name)| NAMES.contains(&name.as_str()))
         .map(|(pid, name)| Process {
             flags: flags(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()),
+            cgroup: fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().as_deref().and_then(cgroup),
             name,
             pid,
         })
@@ -82,6 +88,14 @@ pub(super) fn names() -> Vec<(u32, String)> {
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: u32| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())))
         .collect()
+}
+
+/// The path of the hierarchy that tells most, of `/proc/PID/cgroup`: the unified one, or where that has no controllers the one of
+/// systemd.
+fn cgroup(text: &str) -> Option<String> {
+    let path = |start: &str| text.lines().find_map(|line| line.split_once(start).map(|(_, path)| path));
+    let found = [path("::"), path(":name=systemd:")].into_iter().flatten();
+    found.max_by_key(|path| path.len()).map(str::to_owned)
 }
 
 /// The flags of a command line that are kept, each with its value.
@@ -104,7 +118,7 @@ fn flags(cmdline: &[u8]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{flags, names};
+    use super::{cgroup, flags, names};
 
     #[test]
     fn only_flags_that_concern_kube_proxy() {
@@ -113,6 +127,17 @@ mod tests {
             flags(line),
             ["--disable-kube-proxy", "--kube-proxy-arg=proxy-mode=ipvs", "--cluster-cidr=10.42.0.0/16"]
         );
+    }
+
+    #[test]
+    fn the_cgroup_is_that_of_either_version() {
+        let hybrid = "12:cpuset:/kubepods/pod1\n1:name=systemd:/system.slice/kube-proxy.service\n0::/\n";
+        assert_eq!(cgroup(hybrid).as_deref(), Some("/system.slice/kube-proxy.service"));
+        assert_eq!(
+            cgroup("0::/kubepods.slice/kubepods-pod1.slice\n").as_deref(),
+            Some("/kubepods.slice/kubepods-pod1.slice")
+        );
+        assert_eq!(cgroup(""), None);
     }
 
     #[test]

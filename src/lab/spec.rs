@@ -166,6 +166,12 @@ impl Spec {
         })
     }
 
+    /// The same node without anybody who answers as kube-proxy: a process of the caller's does.
+    #[must_use]
+    pub fn without_kube_proxy(self) -> Self {
+        Self { pages: Vec::new(), ..self }
+    }
+
     /// The recorded rules in a few words: backend, family and number of rules.
     pub fn rules_summary(&self) -> String {
         let one = |rules: &Rules| {

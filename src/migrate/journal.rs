@@ -18,6 +18,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::phase::PhaseName;
+use super::switch::{SERVE_PACKETS, STOP};
 use crate::error::Hinted;
 use crate::failpoint;
 
@@ -381,6 +382,19 @@ impl Progress {
         self.direction == Some(Direction::Forward)
             && matches!(self.end, Some(End::Complete | End::Waiting { .. }))
             && self.gate_passed(PhaseName::Remove)
+    }
+
+    /// Whether kube-proxy is stopped and stays so; `None` where this migration has not got there.
+    pub fn kube_proxy_is_away(&self) -> Option<bool> {
+        match (self.mark(STOP), self.direction) {
+            (Mark::Done, Some(Direction::Backward)) => {
+                // It is started before the packet path leaves anything to the rules.
+                Some(!matches!(self.mark(SERVE_PACKETS), Mark::Undoing | Mark::Undone))
+            }
+            (Mark::Done, _) => Some(true),
+            (Mark::Doing | Mark::Undoing | Mark::Undone, _) => Some(false),
+            (Mark::Untouched, _) => None,
+        }
     }
 
     /// Whether the migration is over: everything undone, nothing begun since.

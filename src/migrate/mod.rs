@@ -5,6 +5,7 @@
 //! [`Journal`] has an intent before and a result after each. So an engine that died anywhere can be run again, in
 //! either direction.
 
+mod driver;
 mod engine;
 mod gates;
 mod journal;
@@ -24,6 +25,10 @@ mod switch;
 mod took;
 mod world;
 
+pub use driver::{
+    Bar, Bare, Choice, ClusterError, DaemonSet, DriverError, Found as FoundDriver, Named, ProxyDriver, StaticPod, Unit,
+    Verdict, kube_proxy_runs,
+};
 pub use engine::{Engine, EngineError, Notice, Outcome};
 pub use journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress, Record};
 pub use marks::Marks;
@@ -39,6 +44,6 @@ pub use status::{Serving, Standing, StepStatus, Summary};
 pub use steps::Facts;
 pub use store::{Holder, Lock, Migration, Store, StoreError};
 pub use survey::{Host, Lifted, OpenMigration, ReadError, Rules, Survey, Tables};
-pub use switch::{ForwardError, ProxyDriver, ProxyError};
+pub use switch::{ForwardError, ProxyError};
 pub use took::{PhaseTook, Took};
 pub use world::{KernelFlows, NodeWorld, RunOptions, StepError};

@@ -10,10 +10,10 @@ use std::path::Path;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::driver::{Choice, ProxyDriver};
 use super::marks::Marks;
 use super::phase::PhaseName;
 use super::store::{StoreError, write_durably};
-use super::switch::ProxyDriver;
 use crate::inspect::proxy_rules::RulesMode;
 use crate::model::{Exposure, Protocol};
 
@@ -57,6 +57,9 @@ pub struct Plan {
     /// How kube-proxy is stopped and started.
     #[serde(default)]
     pub driver: ProxyDriver,
+    /// What shows that it is that one.
+    #[serde(default)]
+    pub driver_evidence: Vec<String>,
     /// What is accepted by name.
     #[serde(default)]
     pub accept: Vec<Accept>,
@@ -71,13 +74,15 @@ pub struct Plan {
 pub enum Accept {
     /// No agent follows the API once kube-proxy is gone: endpoints that change reach nobody
     NoAgent,
+    /// Who manages kube-proxy's DaemonSet may take kpx's change back: kube-proxy would write rules again
+    ManagedDaemonset,
 }
 
 /// What an operator decides about a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// How kube-proxy is stopped and started.
-    pub driver: ProxyDriver,
+    /// How it is chosen how kube-proxy is stopped and started.
+    pub driver: Choice,
     /// What is accepted.
     pub accept: Vec<Accept>,
 }
@@ -239,6 +244,8 @@ pub enum BlockerId {
     Bpffs,
     /// No bits of the mark are free.
     Marks,
+    /// kube-proxy cannot be stopped on this node alone, or would come back.
+    KubeProxy,
     /// A migration is unfinished or in force.
     MigrationOpen,
 }
@@ -255,6 +262,7 @@ impl BlockerId {
                 | Self::ProxyStale
                 | Self::TablesDiffer
                 | Self::Marks
+                | Self::KubeProxy
         )
     }
 }
@@ -277,7 +285,7 @@ impl Plan {
 
     /// What the operator decided about it.
     pub fn wishes(&self) -> Wishes {
-        Wishes { driver: self.driver.clone(), accept: self.accept.clone() }
+        Wishes { driver: Choice::Given(self.driver.clone()), accept: self.accept.clone() }
     }
 
     /// Whether it may not be applied.

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use super::driver::Verdict;
 use super::gates::describe_hook;
 use super::marks::Marks;
 use super::phase::PhaseName;
 use super::plan::{
-    Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, Server, Source, Target, Warning, Wishes, first_few,
+    Accept, Blocker, BlockerId, Counts, Inputs, Plan, PlannedFrontend, Server, Source, Target, Warning, Wishes,
+    first_few,
 };
-use super::session::{Agreed, facts};
+use super::session::{Agreed, REVERTED, facts, reverted};
 use super::steps;
 use super::survey::{Rules, Survey};
 use crate::capture::Variant;
@@ -44,8 +46,13 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
     };
     let rules = counts.rules_to_delete;
     let source = source(survey);
-    let agreed =
-        Agreed { target: &target, mode: source.mode, rules, marks: marks.unwrap_or_default(), driver: &wishes.driver };
+    let agreed = Agreed {
+        target: &target,
+        mode: source.mode,
+        rules,
+        marks: marks.unwrap_or_default(),
+        driver: &survey.run_by.driver,
+    };
     let facts = facts(&all.table, &agreed);
     Plan {
         api_version: "kpx.dev/v1".to_owned(),
@@ -56,10 +63,11 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
         source,
         target,
         marks,
-        driver: wishes.driver.clone(),
+        driver: survey.run_by.driver.clone(),
+        driver_evidence: survey.run_by.evidence.clone(),
         accept: wishes.accept.clone(),
         counts,
-        blockers: blockers(survey),
+        blockers: blockers(survey, wishes),
         warnings: warnings(survey),
         coexistence: coexistence(survey),
         frontends,
@@ -148,7 +156,7 @@ const MODE_REMEDY: &str = "wait for the release that moves nodes from ipvs mode,
 const CONFLICT_REMEDY: &str = "give one of the Services another address; which of them wins with kube-proxy depends on \
                                the order of its rules";
 
-fn blockers(survey: &Survey) -> Vec<Blocker> {
+fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
     let mut out: Vec<Blocker> = Vec::new();
     // One cause may show in several places: its first reason leads.
     let mut block = |id, reason: String, details: Vec<String>, remedy: &str| match out.iter_mut().find(|b| b.id == id) {
@@ -171,6 +179,13 @@ fn blockers(survey: &Survey) -> Vec<Blocker> {
             )
         };
         block(BlockerId::MigrationOpen, reason, Vec::new(), remedy);
+    }
+    match &survey.run_by.verdict {
+        Verdict::Refused { why, remedy } => block(BlockerId::KubeProxy, why.clone(), Vec::new(), remedy),
+        Verdict::Reverted { by } if !wishes.accept.contains(&Accept::ManagedDaemonset) => {
+            block(BlockerId::KubeProxy, reverted(by), Vec::new(), REVERTED);
+        }
+        Verdict::Reverted { .. } | Verdict::Unknown { .. } | Verdict::Fine => {}
     }
     if Marks::choose(survey.used_marks).is_none() {
         block(
@@ -369,6 +384,9 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
             "kube-proxy does not answer here: if it is gone, nothing keeps the rules in step with the API".into(),
             vec![],
         );
+    }
+    if let Verdict::Unknown { why, remedy } = &survey.run_by.verdict {
+        warn(format!("kpx does not know how to stop kube-proxy here: {why}"), vec![remedy.clone()]);
     }
     warn(
         "endpoints that change after apply reach eBPF by the agent (kpx agent), which has to run before kube-proxy is \

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use super::super::driver::Found;
 use super::super::plan::NodeId;
 use super::super::proxy::{Healthz, ProxyHealth};
 use super::super::survey::{Host, Lifted, OpenMigration};
@@ -76,6 +77,7 @@ fn survey() -> Survey {
             healthz: Some(Healthz { ok: true, status: "HTTP/1.1 200 OK".into(), now: None }),
             ..ProxyHealth::default()
         },
+        run_by: Found::default(),
         host: Some(Host::default()),
         cgroup: "/sys/fs/cgroup".into(),
         pins: "/sys/fs/bpf/kpx".into(),

@@ -6,19 +6,20 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::driver::{self, Choice, ProxyDriver, Verdict};
 use super::engine::{Engine, EngineError, Notice, Outcome};
 use super::gates;
 use super::journal::{Direction, Journal, Mark, Progress};
 use super::marks::Marks;
 use super::phase::{Finding, Found, Phase, PhaseName};
-use super::plan::{Accept, NodeId, Plan, Target, Wishes};
+use super::plan::{Accept, BlockerId, NodeId, Plan, Target, Wishes};
 use super::planner;
 use super::removal::{Removal, State};
 use super::status::{self, Serving, Standing, StepStatus};
 use super::steps::{self, Facts};
 use super::store::{Lock, Migration, Store, StoreError};
 use super::survey::{self, OpenMigration, ReadError, Survey};
-use super::switch::{ProxyDriver, SERVE_PACKETS};
+use super::switch::{SERVE_PACKETS, STOP};
 use super::took::Took;
 use super::world::{NodeWorld, RunOptions, StepError};
 use crate::capture::{self, Node, NodeOptions};
@@ -92,6 +93,14 @@ pub enum SessionError {
         /// What tells them apart.
         changes: String,
     },
+    /// kube-proxy cannot be stopped as the operator says.
+    #[error("kube-proxy cannot be stopped so: {why}")]
+    Driver {
+        /// Why.
+        why: String,
+        /// What to do about it.
+        remedy: String,
+    },
     /// There is nothing to verify.
     #[error("nothing is migrated on this node")]
     Nothing,
@@ -110,6 +119,7 @@ impl Hinted for SessionError {
                 vec!["finish it with kpx migrate apply, or go back with kpx migrate rollback".to_owned()]
             }
             Self::OtherNode { .. } => vec!["give each node a state directory of its own: --state-dir DIR".to_owned()],
+            Self::Driver { remedy, .. } => vec![remedy.clone()],
             Self::Nothing => vec!["kpx migrate plan".to_owned()],
         }
     }
@@ -205,10 +215,10 @@ impl Session {
     }
 
     /// Reads everything a plan is made from.
-    pub fn survey(&self) -> Result<Survey, SessionError> {
+    fn survey(&self, driver: &Choice) -> Result<Survey, SessionError> {
         let open = if self.is_live() { self.store.current()? } else { None };
         let kept = open.as_ref().map(Migration::recorded).transpose().map_err(ReadError::from)?.flatten();
-        let mut survey = survey::read(&self.node, kept.as_ref(), &self.cgroup, &self.pins)?;
+        let mut survey = survey::read(&self.node, kept.as_ref(), &self.cgroup, &self.pins, driver)?;
         if let Some(open) = open {
             let complete = open.progress()?.end == Some(super::End::Complete);
             survey.open_migration = Some(OpenMigration { id: open.id, complete });
@@ -218,19 +228,44 @@ impl Session {
 
     /// Makes a plan of the node as it is now.
     pub fn plan(&self, wishes: &Wishes) -> Result<Plan, SessionError> {
-        Ok(planner::plan(&self.survey()?, wishes))
+        Ok(planner::plan(&self.survey(&wishes.driver)?, wishes))
     }
 
     /// Why a migration that is under way cannot go on, as the node is now.
     pub fn blockers(&self, migration: &Migration) -> Result<Plan, SessionError> {
-        let mut survey = self.survey()?;
+        let wishes = migration.plan()?.wishes();
+        let mut survey = self.survey(&wishes.driver)?;
         survey.open_migration = None;
-        let mut plan = planner::plan(&survey, &Wishes::default());
-        if migration.progress()?.mark(SERVE_PACKETS) == Mark::Done {
+        let mut plan = planner::plan(&survey, &wishes);
+        let progress = migration.progress()?;
+        if progress.mark(SERVE_PACKETS) == Mark::Done {
             // The rules serve nothing new any more: what they are, and whether they are, is no reason to stop.
             plan.blockers.retain(|blocker| !blocker.id.is_about_rules());
+        } else if progress.mark(STOP) == Mark::Done {
+            // Nobody brings them in step any more, until the packet path serves.
+            plan.blockers.retain(|blocker| !matches!(blocker.id, BlockerId::TablesDiffer | BlockerId::ProxyStale));
         }
         Ok(plan)
+    }
+
+    /// Decides anew what the operator decides about a migration that is under way.
+    pub fn amend(&self, migration: &Migration, wishes: &Wishes) -> Result<(), SessionError> {
+        let driver = match &wishes.driver {
+            Choice::Evidence => None,
+            choice => {
+                let found = driver::find(&self.node, choice);
+                match found.verdict {
+                    Verdict::Unknown { why, remedy } | Verdict::Refused { why, remedy } => {
+                        return Err(SessionError::Driver { why, remedy });
+                    }
+                    Verdict::Reverted { by } if !wishes.accept.contains(&Accept::ManagedDaemonset) => {
+                        return Err(SessionError::Driver { why: reverted(&by), remedy: REVERTED.to_owned() });
+                    }
+                    Verdict::Reverted { .. } | Verdict::Fine => Some(found.driver),
+                }
+            }
+        };
+        Ok(migration.amend(driver, &wishes.accept)?)
     }
 
     /// Every rule and chain of kube-proxy's that would go, as text; `None` where that cannot be told.
@@ -418,6 +453,15 @@ impl Session {
 fn rules_stand() -> Result<bool, StandingError> {
     Ok(!standing()?.is_empty())
 }
+
+/// Somebody undoes what kpx does to a DaemonSet.
+pub(super) fn reverted(by: &str) -> String {
+    format!("{by} would take kpx's change of kube-proxy's DaemonSet back, and kube-proxy would write rules again")
+}
+
+/// What to do about that.
+pub(super) const REVERTED: &str = "have the affinity written where the DaemonSet is managed (kpx.dev/dataplane DoesNotExist), or switch kube-proxy off there; or \
+                                   accept it: --accept managed-daemonset";
 
 /// What the words of the steps depend on.
 pub(super) fn facts(served: &ServiceTable, plan: &Agreed<'_>) -> Facts {

@@ -3,14 +3,15 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::driver::ProxyDriver;
 use super::gates::{Equality, HooksSee, Probes};
 use super::journal::Mark;
 use super::marks::Marks;
 use super::phase::{Check, Lasting, Phase, PhaseName, Step};
 use super::plan::{PlannedPhase, PlannedStep};
 use super::switch::{
-    AcceptForwarded, Handed, HoldTable, PacketsServe, ProxyDriver, Release, RemoveRules, Removed, SERVE_PACKETS,
-    ServePackets, Standing, Stop, Stopped, TakeOver,
+    AcceptForwarded, Handed, HoldTable, PacketsServe, Release, RemoveRules, Removed, SERVE_PACKETS, ServePackets,
+    Standing, Stop, Stopped, TakeOver,
 };
 use super::world::{NodeWorld, StepError};
 use crate::dataplane::{Attachment, Capacity, Dataplane, Mode, pod_networks};

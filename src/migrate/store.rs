@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+use super::driver::ProxyDriver;
 use super::journal::{Journal, JournalError, Progress, sync_dir};
-use super::plan::{Plan, Wishes};
-use super::switch::ProxyDriver;
+use super::plan::{Accept, Plan};
 use crate::capture::{CaptureError, Node, NodeOptions};
 use crate::error::Hinted;
 
@@ -241,14 +241,14 @@ impl Migration {
         Plan::read(&self.dir.join("plan.json"))
     }
 
-    /// Decides anew what the operator decides about its plan, where that is said.
-    pub fn amend(&self, wishes: &Wishes) -> Result<(), StoreError> {
+    /// Decides anew how kube-proxy is stopped, where that is said, and what else is accepted.
+    pub fn amend(&self, driver: Option<ProxyDriver>, accept: &[Accept]) -> Result<(), StoreError> {
         let mut plan = self.plan()?;
-        if wishes.driver != ProxyDriver::Operator {
-            plan.driver.clone_from(&wishes.driver);
+        if let Some(driver) = driver {
+            plan.driver = driver;
+            plan.driver_evidence = vec!["decided on the way".to_owned()];
         }
-        plan.accept
-            .extend(wishes.accept.iter().filter(|accept| !plan.accept.contains(accept)).copied().collect::<Vec<_>>());
+        plan.accept.extend(accept.iter().filter(|accept| !plan.accept.contains(accept)).copied().collect::<Vec<_>>());
         plan.write(&self.dir.join("plan.json"))
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use super::driver::{self, Choice, Found};
 use super::marks;
 use super::plan::{BlockerId, NodeId};
 use super::planner::{digest, hash_table};
@@ -33,6 +34,8 @@ pub struct Survey {
     pub hashes: BTreeMap<String, String>,
     /// kube-proxy, as far as it answers.
     pub proxy: ProxyHealth,
+    /// Who runs it, and whether it can be stopped here alone.
+    pub run_by: Found,
     /// The host; `None` for a snapshot.
     pub host: Option<Host>,
     /// cgroup whose sockets are to be served.
@@ -160,8 +163,9 @@ pub(super) fn read(
     kept: Option<&Node>,
     cgroup: &Result<PathBuf, String>,
     pins: &Path,
+    driver: &Choice,
 ) -> Result<Survey, ReadError> {
-    node.at_one_moment(|node| read_all(node, kept, cgroup, pins))
+    node.at_one_moment(|node| read_all(node, kept, cgroup, pins, driver))
 }
 
 fn read_all(
@@ -169,6 +173,7 @@ fn read_all(
     kept: Option<&Node>,
     cgroup: &Result<PathBuf, String>,
     pins: &Path,
+    driver: &Choice,
 ) -> Result<Survey, ReadError> {
     let bytes = |item| -> Result<Option<Vec<u8>>, ReadError> {
         Ok(match node.read(item)? {
@@ -189,8 +194,11 @@ fn read_all(
         }
     }
     let (mode, healthz, metrics) = (bytes(Item::ProxyMode)?, bytes(Item::Healthz)?, bytes(Item::Metrics)?);
-    let mut proxy = ProxyHealth::parse(mode.as_deref(), healthz.as_deref(), metrics.as_deref());
-    proxy.mode.take_if(|mode| mode == kube::AGENTS_MODE);
+    // What the agent answers in kube-proxy's place says nothing of kube-proxy.
+    let mut proxy = match mode.as_deref().map(<[u8]>::trim_ascii) {
+        Some(mode) if mode == kube::AGENTS_MODE.as_bytes() => ProxyHealth::default(),
+        _ => ProxyHealth::parse(mode.as_deref(), healthz.as_deref(), metrics.as_deref()),
+    };
     let rules = proxy_rules::read_node(node)?;
     if let Some(rules) = rules.rules.first() {
         used_marks |= rules.masquerade_marks();
@@ -213,6 +221,7 @@ fn read_all(
         forward_drops_in_nftables: marks::forward_drops(&nftables),
         hashes,
         proxy,
+        run_by: driver::find(node, driver),
         host: node.is_live().then(|| host(cgroup, pins)),
         cgroup: cgroup_path,
         pins: pins.to_owned(),
@@ -232,7 +241,7 @@ fn meant(found: proxy_rules::Found) -> Result<Rules, String> {
     match &own {
         ProxyRules::Iptables(_, state) => {
             for notice in &state.notices {
-                if notice.blocks_migration() {
+                if notice.blocks_migration() && !is_agents(notice) {
                     blocking.push((blocker(notice), notice.to_string()));
                 } else {
                     notices.push(notice.to_string());
@@ -254,6 +263,11 @@ fn meant(found: proxy_rules::Found) -> Result<Rules, String> {
         blocking.push((BlockerId::OtherVariant, format!("{number} rules of {mode} mode stand as well")));
     }
     Ok(Rules { mode, table: own.into_table(), counts, blocking, notices })
+}
+
+/// Whether a notice only says that the agent answers in kube-proxy's place.
+fn is_agents(notice: &iptables::Notice) -> bool {
+    matches!(notice, iptables::Notice::OtherMode { mode } if mode == kube::AGENTS_MODE)
 }
 
 const fn blocker(notice: &iptables::Notice) -> BlockerId {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fs_err as fs;
 
+use super::driver::{ProxyDriver, Site};
 use super::journal::{Mark, sync_dir};
 use super::marks::Marks;
 use super::phase::{Found, World};
@@ -18,7 +19,7 @@ use super::removal::RemovalError;
 use super::steps::Facts;
 use super::store::{Migration, StoreError, write_durably};
 use super::survey::{self, ReadError, Tables};
-use super::switch::{ForwardError, ProxyDriver, ProxyError, SERVE_PACKETS};
+use super::switch::{ForwardError, ProxyError, SERVE_PACKETS};
 use crate::capture::command::CommandError;
 use crate::capture::{self, Captured, Item, Node};
 use crate::dataplane::handover::{HandoverError, Unfit};
@@ -369,6 +370,11 @@ impl NodeWorld<'_> {
     /// Whether the rules serve anything new: packets that no socket hook sees, until the packet path does.
     pub fn rules_serve(&self) -> Result<bool, StepError> {
         Ok(self.mark(SERVE_PACKETS)? != Mark::Done)
+    }
+
+    /// Where a driver of kube-proxy works.
+    pub(super) fn site(&self) -> Site<'_> {
+        Site { node: self.node, dir: &self.migration.dir }
     }
 
     /// Keeps what the step at hand has found out.

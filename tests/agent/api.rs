@@ -17,11 +17,15 @@ type Body = BoxBody<Bytes, Infallible>;
 type Watcher = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
 
 /// Path, kind and API version of what is served.
-const KINDS: [(&str, &str, &str); 4] = [
+type Kind = (&'static str, &'static str, &'static str);
+
+const KINDS: [Kind; 6] = [
     ("/api/v1/services", "Service", "v1"),
     ("/apis/discovery.k8s.io/v1/endpointslices", "EndpointSlice", "discovery.k8s.io/v1"),
     ("/api/v1/nodes", "Node", "v1"),
     ("/apis/networking.k8s.io/v1/servicecidrs", "ServiceCIDR", "networking.k8s.io/v1"),
+    ("/apis/apps/v1/daemonsets", "DaemonSet", "apps/v1"),
+    ("/api/v1/pods", "Pod", "v1"),
 ];
 
 #[derive(Default)]
@@ -41,6 +45,10 @@ struct State {
     /// Paths that are not served.
     strangers: Vec<String>,
     lists: usize,
+    /// Before so many patches somebody else changes the object.
+    disturbances: usize,
+    /// What happens once so many patches were done.
+    after: Option<(usize, Box<dyn FnOnce() + Send>)>,
 }
 
 /// The server. Its thread ends with the process.
@@ -74,9 +82,15 @@ impl Api {
                     let Ok((stream, _)) = listener.accept().await else { continue };
                     let state = Arc::clone(&state);
                     tokio::spawn(async move {
-                        let service = service_fn(move |request| {
-                            let answer = answer(&request, &mut state.lock().expect("no test panics in here"));
-                            async { Ok::<_, Infallible>(answer) }
+                        let service = service_fn(move |request: Request<Incoming>| {
+                            let state = Arc::clone(&state);
+                            async move {
+                                let (head, body) = request.into_parts();
+                                let body =
+                                    body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                                let answer = answer(&head, &body, &mut state.lock().expect("no test panics in here"));
+                                Ok::<_, Infallible>(answer)
+                            }
                         });
                         let _ = hyper::server::conn::http1::Builder::new()
                             .serve_connection(TokioIo::new(stream), service)
@@ -147,6 +161,16 @@ impl Api {
         self.cut();
     }
 
+    /// Lets somebody else change an object right before each of so many patches.
+    pub(crate) fn disturb(&self, times: usize) {
+        self.state().disturbances = times;
+    }
+
+    /// Does something once so many patches more were done.
+    pub(crate) fn after_patches(&self, patches: usize, then: impl FnOnce() + Send + 'static) {
+        self.state().after = Some((patches, Box::new(then)));
+    }
+
     /// Verb and path of all requests so far.
     pub(crate) fn requests(&self) -> BTreeSet<(&'static str, &'static str)> {
         self.state().requests.clone()
@@ -204,22 +228,104 @@ fn failure(code: u16, reason: &str) -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": reason, "reason": reason, "code": code })
 }
 
-fn answer(request: &Request<Incoming>, state: &mut State) -> Response<Body> {
-    let Some((path, kind, api)) = KINDS.into_iter().find(|(path, _, _)| request.uri().path() == *path) else {
-        state.strangers.push(request.uri().path().to_owned());
+/// The kind that a path is of, and the object that it names, as `namespace/name` where it has a namespace.
+fn route(path: &str) -> Option<(Kind, Option<String>)> {
+    let at = |path: &str| KINDS.into_iter().find(|(known, _, _)| path == *known);
+    if let Some(kind) = at(path) {
+        return Some((kind, None));
+    }
+    if let Some((start, rest)) = path.split_once("/namespaces/") {
+        let mut words = rest.split('/');
+        let (namespace, plural, name) = (words.next()?, words.next()?, words.next());
+        return Some((at(&format!("{start}/{plural}"))?, name.map(|name| format!("{namespace}/{name}"))));
+    }
+    let (collection, name) = path.rsplit_once('/')?;
+    Some((at(collection)?, Some(name.to_owned())))
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            target.as_object_mut().expect("it is one").remove(key);
+        } else {
+            merge(&mut target[key], value);
+        }
+    }
+}
+
+impl State {
+    /// An object, read or patched: a patch of another version than the object has is refused.
+    fn one(&mut self, kind: &'static str, name: String, patch: Option<&[u8]>) -> Response<Body> {
+        let Some(mut object) = self.objects.get(&(kind, name)).cloned() else {
+            return whole(404, &failure(404, "NotFound"));
+        };
+        let Some(patch) = patch else { return whole(200, &object) };
+        if self.disturbances > 0 {
+            self.disturbances -= 1;
+            object["metadata"]["annotations"]["example.org/changed"] = json!(self.disturbances.to_string());
+            self.put(kind, object.clone());
+            object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        }
+        let patch: Value = serde_json::from_slice(patch).expect("a patch is JSON");
+        let of = &patch["metadata"]["resourceVersion"];
+        if !of.is_null() && *of != object["metadata"]["resourceVersion"] {
+            return whole(409, &failure(409, "Conflict"));
+        }
+        merge(&mut object, &patch);
+        self.put(kind, object.clone());
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        if let Some((left, then)) = self.after.take() {
+            match left {
+                0 | 1 => then(),
+                left => self.after = Some((left - 1, then)),
+            }
+        }
+        whole(200, &object)
+    }
+}
+
+fn answer(request: &hyper::http::request::Parts, body: &[u8], state: &mut State) -> Response<Body> {
+    let Some(((path, kind, api), name)) = route(request.uri.path()) else {
+        state.strangers.push(request.uri.path().to_owned());
         return whole(404, &failure(404, "NotFound"));
     };
-    let query = request.uri().query().unwrap_or_default();
+    let query = request.uri.query().unwrap_or_default();
     let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let watch = parameter("watch") == Some("true");
-    state.requests.insert((if watch { "watch" } else { "list" }, path));
+    let patch = request.method == hyper::Method::PATCH;
+    let verb = match (&name, watch) {
+        (Some(_), _) if patch => "patch",
+        (Some(_), _) => "get",
+        (None, true) => "watch",
+        (None, false) => "list",
+    };
+    state.requests.insert((verb, path));
     if let Some(code) = state.refused.get(kind) {
         return whole(*code, &failure(*code, "Refused"));
     }
+    if let Some(name) = name {
+        return state.one(kind, name, patch.then_some(body));
+    }
     if !watch {
         state.lists += 1;
-        let named = parameter("fieldSelector").and_then(|fields| fields.strip_prefix("metadata.name%3D"));
-        let of_kind = state.objects.iter().filter(|((of, name), _)| *of == kind && named.is_none_or(|n| n == name));
+        let selector = |name: &str| parameter(name).map(|text| text.replace("%3D", "=").replace("%2F", "/"));
+        let (fields, labels) = (selector("fieldSelector"), selector("labelSelector"));
+        let chosen = |object: &Value| {
+            let field = fields.as_deref().and_then(|text| text.split_once('=')).is_none_or(|(field, value)| {
+                object.pointer(&format!("/{}", field.replace('.', "/"))).is_some_and(|found| *found == value)
+            });
+            let label = labels.as_deref().and_then(|text| text.split_once('='));
+            field && label.is_none_or(|(label, value)| object["metadata"]["labels"][label] == value)
+        };
+        let of_kind = state.objects.iter().filter(|((of, _), object)| *of == kind && chosen(object));
         let items: Vec<&Value> = of_kind.map(|(_, object)| object).collect();
         let version = state.version.to_string();
         let list = json!({ "kind": format!("{kind}List"), "apiVersion": api, "metadata": { "resourceVersion": version }, "items": items });

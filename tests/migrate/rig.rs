@@ -55,12 +55,19 @@ impl Rig {
 
     /// The same with another recording, and objects from elsewhere.
     pub(crate) fn up_from(name: &str, from: &Path, services_from: Option<PathBuf>) -> Self {
+        Self::up_as(&Self::spec(name, from, services_from))
+    }
+
+    /// What such a lab is to be.
+    pub(crate) fn spec(name: &str, from: &Path, services_from: Option<PathBuf>) -> Spec {
         let options = NodeOptions { from: Some(from.to_owned()), services_from, ..NodeOptions::default() };
         let node = Node::open(&options).unwrap();
-        let name = format!("{name}-{:x}", std::process::id());
-        let spec = Spec::read(&node, &name).unwrap();
-        let lab = Lab::up(&spec, Path::new(KPX)).unwrap();
-        Self { lab, spec }
+        Spec::read(&node, &format!("{name}-{:x}", std::process::id())).unwrap()
+    }
+
+    /// Brings it up.
+    pub(crate) fn up_as(spec: &Spec) -> Self {
+        Self { lab: Lab::up(spec, Path::new(KPX)).unwrap(), spec: spec.clone() }
     }
 
     /// The same node after a boot: everything of the kernel's is as it was recorded, the state directory is as it was left, and

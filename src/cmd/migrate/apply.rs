@@ -16,7 +16,10 @@ Examples:
     $ kpx migrate apply
 
   Carry out a saved plan as far as shadow mode, and stay there
-    $ kpx migrate apply node-a.plan --until shadow --yes";
+    $ kpx migrate apply node-a.plan --until shadow --yes
+
+  Say who runs kube-proxy where that does not show
+    $ kpx migrate apply --driver systemd=proxy.service";
 
 /// Arguments of `kpx migrate apply`.
 #[derive(Debug, clap::Args)]
@@ -68,7 +71,7 @@ fn resume(context: &mut Context, args: &Args, session: &Session, migration: Migr
     }
     let wishes = args.wishes.wishes();
     if wishes != Wishes::default() {
-        migration.amend(&wishes)?;
+        session.amend(&migration, &wishes)?;
     }
     let now = session.blockers(&migration)?;
     if now.is_blocked() {

@@ -13,7 +13,7 @@ mod verify;
 use std::time::Duration;
 
 use super::{Context, Globals};
-use crate::migrate::{Accept, ProxyDriver, SessionOptions, Wishes};
+use crate::migrate::{Accept, Choice, Named, ProxyDriver, SessionOptions, Wishes};
 use crate::ui::{Exit, Failure};
 
 /// Subcommands of `kpx migrate`.
@@ -75,7 +75,15 @@ struct DrainArgs {
 /// What is decided when a plan is made.
 #[derive(Clone, Debug, clap::Args)]
 struct WishArgs {
-    /// Stop kube-proxy on this node by this command, run by sh [default: it has been stopped]
+    /// Who runs kube-proxy on this node, and so how it is stopped [default: what is found]
+    ///
+    /// daemonset[=NAMESPACE/NAME]: the node gets a label, the DaemonSet an affinity that leaves out labelled nodes.
+    /// static-pod[=FILE]: the manifest is taken away. systemd[=UNIT]: the unit is masked or disabled, and stopped. process: it gets
+    /// SIGTERM, and is started again with its command line. operator: you stop it yourself before phase stop. The plan says
+    /// what was found, and what is done and undone.
+    #[arg(long, value_name = "DRIVER", conflicts_with = "stop_command")]
+    driver: Option<Named>,
+    /// Stop kube-proxy on this node by this command, run by sh, instead
     #[arg(long, value_name = "CMD")]
     stop_command: Option<String>,
     /// Start kube-proxy again by this command on the way back
@@ -88,9 +96,12 @@ struct WishArgs {
 
 impl WishArgs {
     fn wishes(&self) -> Wishes {
-        let driver = match &self.stop_command {
-            Some(stop) => ProxyDriver::Commands { stop: stop.clone(), start: self.start_command.clone() },
-            None => ProxyDriver::Operator,
+        let driver = match (&self.stop_command, &self.driver) {
+            (Some(stop), _) => {
+                Choice::Given(ProxyDriver::Commands { stop: stop.clone(), start: self.start_command.clone() })
+            }
+            (None, Some(named)) => Choice::Named(named.clone()),
+            (None, None) => Choice::Evidence,
         };
         Wishes { driver, accept: self.accept.clone() }
     }

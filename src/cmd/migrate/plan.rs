@@ -15,6 +15,9 @@ Examples:
   See what would change on this node, and keep the plan
     $ kpx migrate plan --out node-a.plan
 
+  Plan with a kube-proxy that is stopped and started by commands
+    $ kpx migrate plan --stop-command 'docker stop proxy' --start-command 'docker start proxy'
+
   Plan for a recorded node, and list each frontend with who serves it
     $ kpx migrate plan --from node-a.tar.zst -o wide";
 
@@ -84,6 +87,7 @@ impl Report for PlanReport<'_> {
     fn tables(&self, wide: bool) -> Vec<Table> {
         let mut tables = vec![node(self.0), phases(self.0, wide)];
         tables.push(if wide { frontends(self.0) } else { summary(self.0) });
+        tables.push(driver(self.0));
         tables
             .push(notes("What holds while the rules stand", self.0.coexistence.iter().map(|t| (t.as_str(), &[][..]))));
         if let Some(rules) = self.1.as_ref().filter(|_| wide) {
@@ -134,6 +138,18 @@ fn phases(plan: &Plan, wide: bool) -> Table {
         return table;
     }
     table.footer("+ changes the node, ~ looks at it")
+}
+
+/// How kube-proxy is stopped and started again, and what shows it.
+fn driver(plan: &Plan) -> Table {
+    let mut text = wrapped("driver: ", &plan.driver.to_string());
+    for clause in &plan.driver_evidence {
+        text.push_str(&wrapped("  found: ", clause));
+    }
+    for detail in plan.driver.details() {
+        text.push_str(&wrapped("- ", &detail));
+    }
+    Table::default().title("How kube-proxy is stopped").footer(text.trim_end().to_owned())
 }
 
 /// The phases behind which somebody else serves.

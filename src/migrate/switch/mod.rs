@@ -4,6 +4,7 @@
 //! [`hold`] until the packet path has taken it over, and the way back gives it back before the packet path goes.
 
 mod forward;
+mod generate;
 mod handover;
 mod hold;
 mod packets;
@@ -16,9 +17,9 @@ pub use forward::ForwardError;
 pub(super) use handover::{Handed, TakeOver};
 pub(super) use hold_steps::{ACCEPT_FORWARDED, AcceptForwarded, HoldTable, Standing};
 pub(super) use packets::{PacketsServe, SERVE_PACKETS, ServePackets, devices};
-pub use proxy::{ProxyDriver, ProxyError};
+pub use proxy::ProxyError;
 pub(super) use release::Release;
 pub(super) use remove::{RemoveRules, Removed};
-pub(super) use stop::{Stop, Stopped};
+pub(super) use stop::{STOP, Stop, Stopped};
 
 mod hold_steps;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::generate;
 use super::proxy::{self, ProxyError};
 use crate::dataplane::handover::{GivenBack, Kept, give_back};
 use crate::dataplane::{Dataplane, FlowId, Mode, NodeDevice, carries_packets, has_pods, node_devices, pod_networks};
@@ -108,22 +109,33 @@ fn wanted() -> Result<Vec<NodeDevice>, StepError> {
     Ok(node_devices()?.into_iter().filter(carries_packets).collect())
 }
 
-/// Before new flows are left to the rules: kube-proxy runs again if that is known how, and the rules are not behind the API.
-fn kube_proxy_back(world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-    let runs = proxy::start(world.node, &world.driver, &world.migration.dir.join("start.log"))?;
+/// Before new flows are left to the rules: kube-proxy runs again if that is known how, and the rules are not behind the API. Whether
+/// one runs.
+pub(super) fn kube_proxy_back(world: &mut NodeWorld<'_>) -> Result<bool, StepError> {
+    let runs = match proxy::start(world) {
+        // The step that stopped it says what became of this.
+        Err(_) if world.options.force => return Ok(false),
+        started => started?,
+    };
     if world.options.force {
-        return Ok(());
+        return Ok(runs);
     }
+    let mut generated = false;
     let deadline = Instant::now() + if runs { Duration::from_secs(30) } else { Duration::ZERO };
     loop {
         // Without the API nobody can tell, and the way back must not depend on it.
-        let Ok(tables) = world.tables() else { return Ok(()) };
+        let Ok(tables) = world.tables() else { return Ok(runs) };
         let differences = diff(&tables.api, &tables.rules).len();
         if differences == 0 {
-            return Ok(());
+            return Ok(runs);
         }
         if Instant::now() >= deadline {
-            return Err(ProxyError::RulesBehind { differences }.into());
+            if runs || generated {
+                return Err(ProxyError::RulesBehind { differences }.into());
+            }
+            generate::rules_in_step(world, &tables)?;
+            generated = true;
+            continue;
         }
         std::thread::sleep(GLANCE);
     }

@@ -1,62 +1,18 @@
 //! kube-proxy on this node: whether one runs, and how it is stopped and started again.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::capture::command::{self, CommandError};
-use crate::capture::{Captured, Item, Node, Process};
+use crate::capture::{Captured, Item, Listener, Node};
 use crate::error::{Hinted, with_causes};
 use crate::inspect::kube::AGENTS_MODE;
+use crate::migrate::driver::{self, DriverError, ProxyDriver, Site};
+use crate::migrate::planner::digest;
 use crate::migrate::proxy::ProxyHealth;
+use crate::migrate::removal::{Removal, State};
+use crate::migrate::store::{StoreError, write_durably};
+use crate::migrate::world::{NodeWorld, StepError};
 
-/// Who stops kube-proxy on this node, and starts it again on the way back.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "by", rename_all = "kebab-case")]
-pub enum ProxyDriver {
-    /// Whoever carries the node over, in good time.
-    #[default]
-    Operator,
-    /// kpx, by commands of the operator's that `sh` runs.
-    Commands {
-        /// Stops it, so that nothing starts it again by itself.
-        stop: String,
-        /// Starts it; `None`: the operator does.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        start: Option<String>,
-    },
-}
-
-impl ProxyDriver {
-    /// What stops it, in words.
-    pub(super) fn describe_stop(&self) -> String {
-        match self {
-            Self::Operator => "see that no kube-proxy runs in this network namespace".to_owned(),
-            Self::Commands { stop, .. } => format!("stop kube-proxy by `{stop}`, and see that none runs any more"),
-        }
-    }
-
-    /// What starts it, in words.
-    pub(super) fn describe_start(&self) -> String {
-        match self.start() {
-            Some(start) => format!("start kube-proxy by `{start}`, and see that it is healthy"),
-            None => "leave it to the operator to start kube-proxy".to_owned(),
-        }
-    }
-
-    /// The command that starts it, if there is one.
-    pub(super) fn start(&self) -> Option<&str> {
-        match self {
-            Self::Operator => None,
-            Self::Commands { start, .. } => start.as_deref(),
-        }
-    }
-}
-
-/// How long kube-proxy may take to go, to come, and to bring the rules in step.
-const PATIENCE: Duration = Duration::from_mins(1);
 const GLANCE: Duration = Duration::from_millis(200);
 
 /// Why kube-proxy is not as it has to be.
@@ -68,35 +24,38 @@ pub enum ProxyError {
         /// What shows it.
         seen: Vec<String>,
     },
-    /// It still runs after the command to stop it.
-    #[error("kube-proxy still runs {} s after `{command}`: {}", PATIENCE.as_secs(), .seen.join("; "))]
+    /// It still runs though it was stopped.
+    #[error("kube-proxy still runs {} s after it was stopped by driver {driver}: {}", waited.as_secs(), .seen.join("; "))]
     Stays {
-        /// The command.
-        command: String,
+        /// The driver.
+        driver: Box<ProxyDriver>,
+        /// How long was waited.
+        waited: Duration,
         /// What shows it.
         seen: Vec<String>,
     },
-    /// It is not healthy after the command to start it.
-    #[error("kube-proxy is not healthy {} s after `{command}`: it {is}", PATIENCE.as_secs())]
+    /// It is stopped, and something would start it.
+    #[error("kube-proxy is stopped and would come back: {why}")]
+    ComesBack {
+        /// What starts it.
+        why: String,
+    },
+    /// It is stopped, and its rules change.
+    #[error("kube-proxy's rules have changed since it was stopped: somebody writes them")]
+    Rewritten,
+    /// It is not healthy though it was started.
+    #[error("kube-proxy is not healthy {} s after it was started by driver {driver}: it {is}", waited.as_secs())]
     NotHealthy {
-        /// The command.
-        command: String,
+        /// The driver.
+        driver: Box<ProxyDriver>,
+        /// How long was waited.
+        waited: Duration,
         /// What it is.
         is: String,
     },
-    /// A command failed.
-    #[error("`{command}` failed ({status}){}", match said.as_str() { "" => String::new(), said => format!(": {said}") })]
-    Command {
-        /// The command.
-        command: String,
-        /// How it ended.
-        status: String,
-        /// The last that it said.
-        said: String,
-    },
-    /// A command could not be run.
+    /// It could not be stopped or started.
     #[error(transparent)]
-    Run(#[from] CommandError),
+    Driver(#[from] DriverError),
     /// No agent would follow the API once kube-proxy is gone.
     #[error("no agent of kpx runs on this node: endpoints that change once kube-proxy is gone would reach nobody")]
     NoAgent,
@@ -112,14 +71,19 @@ impl Hinted for ProxyError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Runs { .. } => vec![
-                "take kube-proxy off this node (for a DaemonSet: kubectl -n kube-system patch daemonset kube-proxy \
-                 with a nodeSelector or affinity that leaves this node out), then go on with kpx migrate apply"
-                    .to_owned(),
-                "or let kpx do it: kpx migrate apply --stop-command CMD --start-command CMD".to_owned(),
+                "stop it on this node yourself, and go on with kpx migrate apply".to_owned(),
+                "or say how it is run here: kpx migrate apply --driver daemonset|static-pod|systemd|process".to_owned(),
+                "or how it is stopped and started: kpx migrate apply --stop-command CMD --start-command CMD".to_owned(),
             ],
-            Self::Stays { .. } => {
-                vec!["see what starts it again: a static pod, a DaemonSet or a service of systemd".to_owned()]
-            }
+            Self::Stays { .. } => vec![
+                "see what starts it again (a static pod, a DaemonSet, a unit), and name it: kpx migrate apply --driver NAME"
+                    .to_owned(),
+            ],
+            Self::ComesBack { .. } => vec!["have it stopped again by kpx migrate apply, once nobody undoes that".to_owned()],
+            Self::Rewritten => vec![
+                "find who writes them: another kube-proxy (ps -C kube-proxy), one in another process namespace".to_owned(),
+                "then go on with kpx migrate apply --until stop, which looks again".to_owned(),
+            ],
             Self::NoAgent => vec![
                 "start it (deploy/, or kpx agent), and go on with kpx migrate apply".to_owned(),
                 "or accept that nobody follows the API: kpx migrate apply --accept no-agent".to_owned(),
@@ -128,8 +92,8 @@ impl Hinted for ProxyError {
                 "start kube-proxy on this node, and go on with kpx migrate rollback".to_owned(),
                 "or go back to the rules as they are: kpx migrate rollback --force".to_owned(),
             ],
-            Self::Run(source) => source.hints(),
-            Self::NotHealthy { .. } | Self::Command { .. } => Vec::new(),
+            Self::NotHealthy { .. } => vec!["read its log, and go on with kpx migrate rollback".to_owned()],
+            Self::Driver(source) => source.hints(),
         }
     }
 }
@@ -158,7 +122,7 @@ pub(super) fn agent_runs() -> bool {
         let line = fs_err::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let mut words = line.split(|b| *b == 0);
         let kpx = words.next().is_some_and(|program| program.rsplit(|b| *b == b'/').next() == Some(b"kpx"));
-        kpx && words.any(|word| word == b"agent") && is_here(pid)
+        kpx && words.any(|word| word == b"agent") && driver::is_here(pid)
     })
 }
 
@@ -167,24 +131,13 @@ fn pids() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// Whether a process is in this thread's network namespace.
-fn is_here(pid: u32) -> bool {
-    let of = |path: &Path| fs_err::metadata(path).map(|m| (m.dev(), m.ino())).ok();
-    let here = of(Path::new("/proc/thread-self/ns/net"));
-    here.is_some() && of(Path::new(&format!("/proc/{pid}/ns/net"))) == here
-}
-
 /// What shows that a kube-proxy runs in this network namespace; empty: none does.
 pub(super) fn seen(node: &Node) -> Vec<String> {
-    let mut seen = Vec::new();
-    match answer(node, Item::Processes).map(|bytes| bytes.map(|b| serde_json::from_slice::<Vec<Process>>(&b))) {
-        Ok(Some(Ok(processes))) => {
-            let here = processes.iter().filter(|p| p.name == "kube-proxy" && is_here(p.pid));
-            seen.extend(here.map(|p| format!("process {} is called kube-proxy", p.pid)));
-        }
-        Ok(_) => {}
-        Err(why) => seen.push(format!("processes cannot be listed: {why}")),
-    }
+    let mut seen: Vec<String> = driver::processes(node)
+        .iter()
+        .filter(|process| process.name == "kube-proxy")
+        .map(|process| format!("process {} is called kube-proxy", process.pid))
+        .collect();
     match mode(node) {
         Ok(Some(mode)) if mode != AGENTS_MODE => seen.push(format!("port 10249 answers as kube-proxy in {mode} mode")),
         Ok(_) => {}
@@ -201,48 +154,122 @@ pub(super) fn seen(node: &Node) -> Vec<String> {
     seen
 }
 
-/// Runs a command of the operator's. What it says goes to a file, since what it leaves running may hold on to its output.
-fn run(command: &str, log: &Path) -> Result<(), ProxyError> {
-    let log_text = log.to_string_lossy();
-    let args = ["-c", "exec >\"$1\" 2>&1 </dev/null; eval \"$2\"", "sh", &log_text, command];
-    let output = command::run("sh", args, None)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = fs_err::read_to_string(log).unwrap_or_default();
-    let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().to_owned();
-    Err(ProxyError::Command { command: command.to_owned(), status: output.status.to_string(), said })
+/// Who but kpx listens on kube-proxy's ports, as long as no agent answers there.
+fn holders(node: &Node) -> Vec<String> {
+    let listeners = answer(node, Item::Listeners).ok().flatten().unwrap_or_default();
+    let listeners: Vec<Listener> = serde_json::from_slice(&listeners).unwrap_or_default();
+    let others = listeners.iter().filter(|l| matches!(l.port, 10249 | 10256)).filter_map(|listener| {
+        let program = listener.program.as_deref().filter(|program| !program.starts_with("kpx"))?;
+        Some(format!("{program} (process {}) listens on port {}", listener.pid.unwrap_or_default(), listener.port))
+    });
+    others.collect()
 }
 
-/// Stops kube-proxy, and proves it.
-pub(super) fn stop(node: &Node, driver: &ProxyDriver, log: &Path) -> Result<(), ProxyError> {
-    let now = seen(node);
-    if now.is_empty() {
-        return Ok(());
+/// Everything that speaks against kube-proxy's being away for good; empty: nothing does.
+fn away(site: &Site<'_>, driver: &ProxyDriver) -> Result<(), ProxyError> {
+    let mut seen = seen(site.node);
+    if seen.is_empty() {
+        seen = holders(site.node);
     }
-    let ProxyDriver::Commands { stop, .. } = driver else { return Err(ProxyError::Runs { seen: now }) };
-    run(stop, log)?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = seen(node);
-        if seen.is_empty() {
-            return Ok(());
+    if !seen.is_empty() {
+        return Err(ProxyError::Runs { seen });
+    }
+    match site.comes_back(driver)? {
+        Some(why) => Err(ProxyError::ComesBack { why }),
+        None => Ok(()),
+    }
+}
+
+/// Stops kube-proxy, and proves that it has gone and stays away.
+pub(super) fn stop(world: &NodeWorld<'_>) -> Result<(), ProxyError> {
+    let (site, driver) = (world.site(), &world.driver);
+    if away(&site, driver).is_err() {
+        if matches!(driver, ProxyDriver::Operator) {
+            return away(&site, driver);
         }
-        if Instant::now() >= deadline {
-            return Err(ProxyError::Stays { command: stop.clone(), seen });
+        site.stop(driver)?;
+        let begun = Instant::now();
+        while let Err(error) = away(&site, driver) {
+            let waited = begun.elapsed();
+            if waited >= driver.patience() {
+                return Err(match error {
+                    ProxyError::Runs { seen } => ProxyError::Stays { driver: Box::new(driver.clone()), waited, seen },
+                    error => error,
+                });
+            }
+            std::thread::sleep(GLANCE);
         }
-        std::thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
+/// Whether kube-proxy is away, and who shows otherwise. Without the API it counts what the node itself shows.
+pub(super) fn is_away(world: &NodeWorld<'_>) -> Result<(), String> {
+    match away(&world.site(), &world.driver) {
+        Ok(()) | Err(ProxyError::Driver(DriverError::Cluster(_))) => Ok(()),
+        Err(error) => Err(with_causes(&error)),
+    }
+}
+
+/// Before a rule is touched: kube-proxy is away, stays away, and its rules are as it left them.
+pub(super) fn prove_away(world: &NodeWorld<'_>) -> Result<(), StepError> {
+    away(&world.site(), &world.driver)?;
+    if is_rewritten(world)? {
+        return Err(ProxyError::Rewritten.into());
+    }
+    Ok(())
+}
+
+/// Where the digest of the rules is that kube-proxy has left.
+fn left(world: &NodeWorld<'_>) -> PathBuf {
+    world.migration.dir.join("kube-proxy.left")
+}
+
+/// All that kube-proxy has made, in a few bytes. What stays for somebody else's sake is not in it: that changes with him.
+fn rules(world: &NodeWorld<'_>) -> Result<String, StepError> {
+    let now = State::read(world.node)?;
+    let text = Removal::of(&now, None)?.to_string();
+    let own: Vec<&str> = text.lines().filter(|line| !line.contains(" stays: ")).collect();
+    Ok(digest(own.join("\n").as_bytes()))
+}
+
+/// Keeps what kube-proxy's rules are, once it has gone.
+pub(super) fn keep_rules(world: &NodeWorld<'_>) -> Result<(), StepError> {
+    Ok(write_durably(&left(world), rules(world)?.as_bytes())?)
+}
+
+/// Whether kube-proxy's rules are others than it left; no longer asked once kpx has kept them to remove them.
+pub(super) fn is_rewritten(world: &NodeWorld<'_>) -> Result<bool, StepError> {
+    if super::remove::folder(world).exists() {
+        return Ok(false);
+    }
+    match fs_err::read_to_string(left(world)) {
+        Ok(kept) => Ok(kept != rules(world)?),
+        // Stopped by a kpx that kept nothing, or not yet.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Forgets how kube-proxy was stopped, and what it left: it runs again, or somebody else sees to that.
+pub(super) fn forget(world: &NodeWorld<'_>) -> Result<(), StepError> {
+    world.site().forget().map_err(ProxyError::from)?;
+    match fs_err::remove_file(left(world)) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Io { action: "remove", path: left(world), source }.into())
+        }
+        _ => Ok(()),
     }
 }
 
 /// Starts kube-proxy where that is known how, and proves it; whether one runs.
-pub(super) fn start(node: &Node, driver: &ProxyDriver, log: &Path) -> Result<bool, ProxyError> {
-    if !seen(node).is_empty() {
-        return Ok(true);
+pub(super) fn start(world: &NodeWorld<'_>) -> Result<bool, ProxyError> {
+    let (node, driver) = (world.node, &world.driver);
+    let runs = !seen(node).is_empty();
+    let known = world.site().start(driver, runs)?;
+    if runs || !known {
+        return Ok(runs);
     }
-    let Some(start) = driver.start() else { return Ok(false) };
-    run(start, log)?;
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     loop {
         let of = |item| answer(node, item).ok().flatten();
         let health = ProxyHealth::parse(of(Item::ProxyMode).as_deref(), of(Item::Healthz).as_deref(), None);
@@ -250,8 +277,9 @@ pub(super) fn start(node: &Node, driver: &ProxyDriver, log: &Path) -> Result<boo
         if !agents && health.is_alive() && health.healthz.as_ref().is_none_or(|healthz| healthz.ok) {
             return Ok(true);
         }
-        if Instant::now() >= deadline {
-            return Err(ProxyError::NotHealthy { command: start.to_owned(), is: health.describe() });
+        let waited = begun.elapsed();
+        if waited >= driver.patience() {
+            return Err(ProxyError::NotHealthy { driver: Box::new(driver.clone()), waited, is: health.describe() });
         }
         std::thread::sleep(GLANCE);
     }

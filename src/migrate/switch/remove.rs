@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::packets;
+use super::{packets, proxy};
 use crate::inspect::standing::standing;
 use crate::migrate::gates;
 use crate::migrate::phase::{Check, Finding, Gate, Lasting, Step};
@@ -17,7 +17,7 @@ use crate::migrate::world::{NodeWorld, StepError};
 pub(in crate::migrate) struct RemoveRules;
 
 /// Where what is removed is kept.
-fn folder(world: &NodeWorld<'_>) -> PathBuf {
+pub(super) fn folder(world: &NodeWorld<'_>) -> PathBuf {
     world.migration.dir.join("rules")
 }
 
@@ -51,6 +51,7 @@ impl Step<NodeWorld<'_>> for RemoveRules {
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
+        proxy::prove_away(world)?;
         let folder = folder(world);
         State::read(world.node)?.keep(&folder)?;
         // First, since two may refuse what has no backend, but somebody has to.

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use super::packets::{self, SERVE_PACKETS};
 use super::proxy::{self, ProxyError};
+use crate::error::with_causes;
 use crate::migrate::gates::equality;
+use crate::migrate::journal::Mark;
 use crate::migrate::phase::{Check, Finding, Gate, Lasting, Step};
 use crate::migrate::steps::{Facts, done};
 use crate::migrate::world::{NodeWorld, StepError};
@@ -11,12 +14,15 @@ use crate::migrate::world::{NodeWorld, StepError};
 /// Sees to it that no kube-proxy writes rules.
 pub(in crate::migrate) struct Stop;
 
+/// Name of the step.
+pub(in crate::migrate) const STOP: &str = "stop-kube-proxy";
+
 /// How long the agent may take to listen on kube-proxy's ports, which it does as soon as they are free.
 const AGENT: Duration = Duration::from_secs(10);
 
 impl Step<NodeWorld<'_>> for Stop {
     fn id(&self) -> &'static str {
-        "stop-kube-proxy"
+        STOP
     }
 
     fn lasting(&self) -> Lasting {
@@ -32,8 +38,10 @@ impl Step<NodeWorld<'_>> for Stop {
     }
 
     fn check(&self, world: &mut NodeWorld<'_>) -> Result<Check, StepError> {
-        let seen = proxy::seen(world.node);
-        Ok(done(seen.is_empty(), &format!("kube-proxy runs: {}", seen.join("; "))))
+        if let Err(why) = proxy::is_away(world) {
+            return Ok(Check::NotDone(why));
+        }
+        Ok(done(!proxy::is_rewritten(world)?, "kube-proxy's rules have changed since it was stopped"))
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
@@ -41,19 +49,30 @@ impl Step<NodeWorld<'_>> for Stop {
         if !followed {
             return Err(ProxyError::NoAgent.into());
         }
-        Ok(proxy::stop(world.node, &world.driver, &world.migration.dir.join("stop.log"))?)
+        proxy::stop(world)?;
+        proxy::keep_rules(world)
     }
 
     fn undo(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-        let runs = proxy::start(world.node, &world.driver, &world.migration.dir.join("start.log"))?;
-        if !runs {
-            world.note("kube-proxy does not run: start it, or nobody keeps the rules in step".to_owned());
+        // Whoever takes the packet path away has seen to the rules already.
+        let started = match world.mark(SERVE_PACKETS)? {
+            Mark::Untouched => packets::kube_proxy_back(world),
+            _ => proxy::start(world).map_err(StepError::from),
+        };
+        match started {
+            Ok(true) => {}
+            Ok(false) => world.note("kube-proxy does not run: start it, or nobody keeps the rules in step".to_owned()),
+            Err(error) if world.options.force => {
+                let why = with_causes(&error);
+                world.note(format!("kube-proxy does not run ({why}): start it, or nobody keeps the rules in step"));
+            }
+            Err(error) => return Err(error),
         }
-        Ok(())
+        proxy::forget(world)
     }
 
     fn is_undone(&self, world: &mut NodeWorld<'_>) -> Result<bool, StepError> {
-        Ok(world.driver.start().is_none() || !proxy::seen(world.node).is_empty())
+        Ok(world.options.force || !world.driver.starts() || !proxy::seen(world.node).is_empty())
     }
 }
 
