@@ -4,6 +4,8 @@
 
 #[path = "removal/crowd.rs"]
 mod crowd;
+#[path = "removal/ipvs.rs"]
+mod ipvs;
 #[path = "removal/modes.rs"]
 mod modes;
 #[path = "removal/render.rs"]

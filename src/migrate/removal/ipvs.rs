@@ -1,6 +1,7 @@
 //! ipvs mode: virtual services of kube-proxy, and the device with their addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -180,13 +181,19 @@ pub(super) fn added(then: &State, now: &State) -> Option<Virtual> {
     own(now).map(|service| service.key).find(|key| !then.contains(key))
 }
 
-/// kube-proxy's device: its addresses with their prefixes, in the order that `ip` lists them.
+/// kube-proxy's device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Device(pub(super) Vec<String>);
+pub(super) struct Device {
+    /// Its link-layer address, which the kernel draws.
+    link: Option<String>,
+    /// Its addresses with their prefixes, in the order that `ip` lists them.
+    addresses: Vec<(IpAddr, u8)>,
+}
 
 #[derive(Deserialize)]
 struct Link {
     ifname: String,
+    address: Option<String>,
     linkinfo: Option<LinkInfo>,
     #[serde(default)]
     addr_info: Vec<AddressInfo>,
@@ -213,25 +220,29 @@ impl Device {
             link.ifname == DEVICE && kind == Some("dummy")
         };
         // The kernel gives the device its link-local address by itself.
-        let shown =
-            |info: AddressInfo| Some(format!("{}/{}", info.local.filter(|_| info.scope != "link")?, info.prefixlen));
+        let own = |info: AddressInfo| Some((info.local.filter(|_| info.scope != "link")?, info.prefixlen));
         let device = links.into_iter().find(is_dummy);
-        Ok(device.map(|link| Self(link.addr_info.into_iter().filter_map(shown).collect())))
+        Ok(device
+            .map(|link| Self { link: link.address, addresses: link.addr_info.into_iter().filter_map(own).collect() }))
     }
 
     pub(super) fn removal(&self) -> Change {
-        Self::change(format!("link del {DEVICE}\n"), 1, self.0.len())
+        Self::change(format!("link del {DEVICE}\n"), 1, self.addresses.len())
     }
 
     pub(super) fn restoration(&self, now: Option<&Self>) -> Option<Change> {
-        let there: BTreeSet<&String> = now.iter().flat_map(|device| &device.0).collect();
+        let there: BTreeSet<_> = now.iter().flat_map(|device| &device.addresses).collect();
         let mut text = String::new();
         if now.is_none() {
-            text.extend(["link add ", DEVICE, " type dummy\n"]);
+            let link = self.link.as_ref().map(|link| format!(" address {link}")).unwrap_or_default();
+            let _ = writeln!(text, "link add {DEVICE}{link} type dummy");
         }
-        let missing: Vec<_> = self.0.iter().filter(|address| !there.contains(address)).collect();
-        for address in &missing {
-            text.extend(["addr add ", address, " dev ", DEVICE, "\n"]);
+        let missing = self.addresses.iter().filter(|address| !there.contains(address));
+        // The kernel puts a new address of IPv4 behind the others, one of IPv6 in front of them.
+        let (v4, v6): (Vec<_>, Vec<_>) = missing.partition(|(ip, _)| ip.is_ipv4());
+        let missing: Vec<_> = v4.into_iter().chain(v6.into_iter().rev()).collect();
+        for (ip, prefix) in &missing {
+            let _ = writeln!(text, "addr add {ip}/{prefix} dev {DEVICE}");
         }
         (!text.is_empty()).then(|| Self::change(text, usize::from(now.is_none()), missing.len()))
     }

@@ -197,7 +197,7 @@ fn virtual_services_of_kube_proxy_are_told_as_ipvsadm_lists_them() {
     let mut wanted: BTreeSet<String> = global
         .map(|a| format!("addr add {}/{} dev kube-ipvs0", a["local"].as_str().expect("text"), a["prefixlen"]))
         .collect();
-    wanted.insert("link add kube-ipvs0 type dummy".to_owned());
+    wanted.insert(format!("link add kube-ipvs0 address {} type dummy", device["address"].as_str().expect("text")));
     assert_eq!(wanted.len(), 91);
     let found: BTreeSet<_> =
         back.lines().map(str::trim).filter(|l| l.contains("kube-ipvs0") && !l.starts_with("device")).collect();
