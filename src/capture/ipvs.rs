@@ -36,10 +36,19 @@ pub(super) fn state() -> Result<Captured, CaptureError> {
     Ok(Captured::Present { bytes, place: PLACE.to_owned() })
 }
 
-pub(super) fn connections() -> Result<Captured, CaptureError> {
+/// IPVS's connections in the network namespace of this thread, as [`Item::IpvsConnections`] has them; `None` without IPVS.
+pub fn ipvs_connections() -> io::Result<Option<Vec<u8>>> {
     match fs::read(CONNECTIONS) {
-        Ok(bytes) => Ok(Captured::Present { bytes, place: CONNECTIONS.replace("/thread-self", "") }),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(live::nothing(Part::Ipvs, b"")),
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(source),
+    }
+}
+
+pub(super) fn connections() -> Result<Captured, CaptureError> {
+    match ipvs_connections() {
+        Ok(Some(bytes)) => Ok(Captured::Present { bytes, place: CONNECTIONS.replace("/thread-self", "") }),
+        Ok(None) => Ok(live::nothing(Part::Ipvs, b"")),
         Err(source) => Err(CaptureError::Kernel { item: Item::IpvsConnections, place: CONNECTIONS, source }),
     }
 }

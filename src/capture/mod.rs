@@ -46,6 +46,7 @@ pub use error::{CaptureError, Damage, NotASnapshot};
 pub use host::Host;
 pub use http::HttpError;
 pub use iptables::XtablesTool;
+pub use ipvs::ipvs_connections;
 pub use item::{Item, Variant};
 pub use listeners::Listener;
 pub use listing::nft_table;

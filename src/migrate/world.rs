@@ -29,6 +29,7 @@ use crate::dataplane::{
 };
 use crate::error::Hinted;
 use crate::inspect::conntrack::{self, ConntrackError, Entry, Limits};
+use crate::inspect::ipvs;
 use crate::inspect::standing::StandingError;
 use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
 
@@ -332,7 +333,11 @@ impl NodeWorld<'_> {
 
     /// The flows to Services that the kernel's NAT carries now; those that have ended are none.
     pub fn kernel_flows_left(&self) -> Result<KernelFlows, StepError> {
-        let found = self.installed()?.importable(&self.entries()?)?;
+        let ipvs = match self.node.read(Item::IpvsConnections).map_err(ReadError::from)? {
+            Captured::Present { bytes, .. } => ipvs::parse_connections(&bytes),
+            Captured::Absent { .. } => Vec::new(),
+        };
+        let found = self.installed()?.importable(&self.entries()?, &ipvs)?;
         let is_over = |why: Unfit| matches!(why, Unfit::Ended | Unfit::NoService);
         Ok(KernelFlows { fit: found.flows.len(), unfit: found.left.iter().filter(|(_, why)| !is_over(*why)).count() })
     }

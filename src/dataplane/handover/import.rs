@@ -12,6 +12,7 @@ use kpx_abi::{
 use super::super::FlowId;
 use super::super::reconcile::{Endpoint, Image};
 use crate::inspect::conntrack::{Entry, Status, Translator};
+use crate::inspect::ipvs::Connection;
 
 /// Why a flow to a Service stays with the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,7 +21,7 @@ pub enum Unfit {
     Protocol,
     /// No frontend of the maps has this destination.
     NoService,
-    /// Not nf_nat translates it: IPVS, or nobody.
+    /// Neither nf_nat nor IPVS translates it.
     OtherTranslator,
     /// It is in a zone of conntrack, whose tuples are others'.
     Zone,
@@ -45,7 +46,7 @@ impl fmt::Display for Unfit {
         f.pad(match self {
             Self::Protocol => "neither TCP nor UDP nor SCTP",
             Self::NoService => "no Service has its destination",
-            Self::OtherTranslator => "not translated by nf_nat",
+            Self::OtherTranslator => "translated neither by nf_nat nor by IPVS",
             Self::Zone => "in a conntrack zone",
             Self::Helper => "a conntrack helper takes part",
             Self::Offloaded => "offloaded to a flowtable",
@@ -131,10 +132,21 @@ pub(super) type Part = Vec<(Tuple, Flow)>;
 /// Flows with their entries, and what stays with the kernel.
 pub(super) type Imported = (Vec<(FlowId, Part)>, Vec<(Entry, Unfit)>);
 
+/// A connection of IPVS: protocol, client, what it asked for, and the server.
+type Carried = (u8, SocketAddr, SocketAddr, SocketAddr);
+
 /// Flows as entries of the packet path's table: the same backend, the same source towards it, both directions, unseen by
 /// the kernel's conntrack; and the flows to Services that it has to keep. Entries without another destination are looked
-/// at only for the ports that they have; `mine` is what the table holds.
-pub(super) fn import(entries: &[Entry], known: &Known, mine: &HashMap<Tuple, Flow>, now_ns: u64) -> Imported {
+/// at only for the ports that they have; `mine` is what the table holds, `ipvs` what IPVS translates.
+pub(super) fn import(
+    entries: &[Entry],
+    ipvs: &[Connection],
+    known: &Known,
+    mine: &HashMap<Tuple, Flow>,
+    now_ns: u64,
+) -> Imported {
+    let own = ipvs.iter().filter(|connection| !connection.is_template());
+    let carried: HashSet<Carried> = own.map(|c| (c.protocol.number(), c.client, c.virtual_address, c.server)).collect();
     // What is between the two hooks already, there and back.
     let direct = entries.iter().filter(|e| !e.is_to_backend());
     let mut used: HashSet<Tuple> =
@@ -145,7 +157,7 @@ pub(super) fn import(entries: &[Entry], known: &Known, mine: &HashMap<Tuple, Flo
         entries.iter().filter(|e| e.is_to_backend()).partition(|e| e.original.source.ip() == e.reply.destination.ip());
     let (mut flows, mut left) = (Vec::new(), Vec::new());
     for entry in kept.into_iter().chain(free) {
-        match one(entry, known, mine, &mut used, now_ns) {
+        match one(entry, &carried, known, mine, &mut used, now_ns) {
             Ok(part) => flows.push((id(entry), part)),
             Err(reason) => left.push((*entry, reason)),
         }
@@ -153,8 +165,16 @@ pub(super) fn import(entries: &[Entry], known: &Known, mine: &HashMap<Tuple, Flo
     (flows, left)
 }
 
+/// Whether it is known who translates, and where to: nf_nat, or IPVS, whose table has the server that conntrack's entry has.
+/// The entry alone does not tell that somebody does.
+fn is_translated(entry: &Entry, carried: &HashSet<Carried>) -> bool {
+    let flow = (entry.protocol, entry.original.source, entry.original.destination, entry.reply.source);
+    entry.translator() == Some(Translator::Netfilter) || carried.contains(&flow)
+}
+
 fn one(
     entry: &Entry,
+    carried: &HashSet<Carried>,
     known: &Known,
     mine: &HashMap<Tuple, Flow>,
     used: &mut HashSet<Tuple>,
@@ -162,7 +182,7 @@ fn one(
 ) -> Result<Part, Unfit> {
     let refuse = |when: bool, reason| if when { Err(reason) } else { Ok(()) };
     refuse(entry.service_protocol().is_none(), Unfit::Protocol)?;
-    refuse(entry.translator() != Some(Translator::Netfilter), Unfit::OtherTranslator)?;
+    refuse(!is_translated(entry, carried), Unfit::OtherTranslator)?;
     refuse(entry.zone != 0, Unfit::Zone)?;
     refuse(HELPED.iter().any(|bit| entry.status.has(*bit) == Some(true)), Unfit::Helper)?;
     refuse(entry.status.has(Status::OFFLOAD) == Some(true), Unfit::Offloaded)?;

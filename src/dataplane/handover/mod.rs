@@ -1,4 +1,4 @@
-//! Running flows change hands between the kernel's nf_nat and the packet path, by overlap: the same translation on the other
+//! Running flows change hands between the kernel's nf_nat or IPVS and the packet path, by overlap: the same translation on the other
 //! side first, the flow's packets unseen by the kernel's conntrack meanwhile, then the old side away. Nothing is dropped.
 //!
 //! Needed are the programs on every device, a bit of the mark ([`Dataplane::set_unseen_mark`]), and a table of nftables or
@@ -18,9 +18,11 @@ use std::time::Duration;
 use super::error::DataplaneError;
 use super::maps::failed;
 use super::{Dataplane, FlowId, FlowState, Full, now};
+use crate::capture::ipvs_connections;
 use crate::capture::netlink::{Netlink, NetlinkError};
 use crate::error::Hinted;
 use crate::inspect::conntrack::{Entry, Tuple as Ends};
+use crate::inspect::ipvs::{Connection, parse_connections};
 use kpx_abi::{Flow, Tuple, map_name};
 
 pub use export::Kept;
@@ -45,6 +47,9 @@ pub enum HandoverError {
     /// The kernel's conntrack could not be read or written.
     #[error("cannot speak with the kernel's conntrack")]
     Netlink(#[from] NetlinkError),
+    /// IPVS's connections could not be read.
+    #[error("cannot read IPVS's connections")]
+    Ipvs(#[source] io::Error),
     /// The kernel has no conntrack, or no netlink for it.
     #[error("this kernel's conntrack is not there, or cannot be spoken with")]
     NoConntrack,
@@ -61,6 +66,7 @@ impl Hinted for HandoverError {
         match self {
             Self::Dataplane(error) => error.hints(),
             Self::Netlink(error) => error.hints(),
+            Self::Ipvs(_) => Vec::new(),
             Self::NoConntrack => vec!["see: modprobe -n nf_conntrack_netlink".to_owned()],
             Self::NoMark | Self::NoDevices => vec!["see what is attached: kpx inspect devices".to_owned()],
         }
@@ -87,10 +93,10 @@ pub struct GivenBack {
 
 impl Dataplane {
     /// Translates these flows of the kernel from now on, in both directions and unseen by its conntrack; what became of each.
-    /// The kernel's entries stay as they are.
-    pub fn import_flows(&mut self, entries: &[Entry]) -> Result<TakenOver, DataplaneError> {
+    /// The kernel's entries stay as they are. `ipvs` are IPVS's connections.
+    pub fn import_flows(&mut self, entries: &[Entry], ipvs: &[Connection]) -> Result<TakenOver, DataplaneError> {
         let mine = self.flows()?;
-        let (flows, left) = self.imported(entries, &mine)?;
+        let (flows, left) = self.imported(entries, ipvs, &mine)?;
         let more: usize = flows.iter().flat_map(|(_, part)| part).filter(|(key, _)| !mine.contains_key(key)).count();
         let size = self.maps.flows.max_entries();
         if mine.len() + more > size as usize {
@@ -104,17 +110,22 @@ impl Dataplane {
     }
 
     /// What [`Self::import_flows`] would make of these flows.
-    pub fn importable(&self, entries: &[Entry]) -> Result<TakenOver, DataplaneError> {
-        let (flows, left) = self.imported(entries, &self.flows()?)?;
+    pub fn importable(&self, entries: &[Entry], ipvs: &[Connection]) -> Result<TakenOver, DataplaneError> {
+        let (flows, left) = self.imported(entries, ipvs, &self.flows()?)?;
         Ok(TakenOver { flows: flows.into_iter().map(|(id, _)| id).collect(), left })
     }
 
-    fn imported(&self, entries: &[Entry], mine: &HashMap<Tuple, Flow>) -> Result<Imported, DataplaneError> {
+    fn imported(
+        &self,
+        entries: &[Entry],
+        ipvs: &[Connection],
+        mine: &HashMap<Tuple, Flow>,
+    ) -> Result<Imported, DataplaneError> {
         let image = self.maps.image()?;
         let addresses = self.maps.addresses.dump().map_err(failed("read", map_name::ADDRESSES))?;
         let known = import::Known::new(&image, addresses.into_iter().collect(), self.maps.config()?);
         let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-        Ok(import(entries, &known, mine, now_ns))
+        Ok(import(entries, ipvs, &known, mine, now_ns))
     }
 }
 
@@ -141,7 +152,8 @@ pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> 
     })?;
     // Flows that go without a Service are looked at as well: they have ports that others must not get.
     let entries: Vec<Entry> = entries.into_iter().filter(|entry| !entry.is_to_backend() || wanted(entry)).collect();
-    let taken = dataplane.import_flows(&entries)?;
+    let ipvs = ipvs_connections().map_err(HandoverError::Ipvs)?.unwrap_or_default();
+    let taken = dataplane.import_flows(&entries, &parse_connections(&ipvs))?;
     std::thread::sleep(SETTLE);
     let of: std::collections::HashSet<&FlowId> = taken.flows.iter().collect();
     let deletions: Vec<_> = entries

@@ -12,6 +12,7 @@ use super::super::reconcile::{Image, Sizes, addr, endpoint};
 use super::export::{Kept, export};
 use super::import::{Known, Unfit, import};
 use crate::inspect::conntrack::{Entry, Status, Tuple as Ends};
+use crate::inspect::ipvs::parse_connections;
 
 const NODE: &str = "192.0.2.1";
 const NAT: u32 = Status::DESTINATION_NAT | Status::SEEN_REPLY | Status::ASSURED;
@@ -83,7 +84,7 @@ fn what_stays_with_the_kernel_says_why() {
     let with = |change: &dyn Fn(&mut Entry)| {
         let mut entry = plain();
         change(&mut entry);
-        let (flows, left) = import(&[entry], &known(), &HashMap::new(), NOW);
+        let (flows, left) = import(&[entry], &[], &known(), &HashMap::new(), NOW);
         assert_eq!(flows.len() + left.len(), 1);
         left.first().map(|(_, reason)| *reason)
     };
@@ -106,14 +107,35 @@ fn what_stays_with_the_kernel_says_why() {
     assert_eq!(with(&own), Some(Unfit::OwnSocket));
     // Not a flow to a Service: nothing is said of it.
     let other = entry(TCP, "10.0.0.9:40000", "10.244.0.5:8080", "10.244.0.5:8080", "10.0.0.9:40000");
-    let (flows, left) = import(&[other], &known(), &HashMap::new(), NOW);
+    let (flows, left) = import(&[other], &[], &known(), &HashMap::new(), NOW);
     assert_eq!((flows, left), (Vec::new(), Vec::new()));
+}
+
+/// Conntrack's entry of a flow of IPVS looks alike whether IPVS translates or nobody does.
+#[test]
+fn a_flow_of_ipvs_is_taken_where_ipvs_has_the_same_server() {
+    let mut flow = entry(TCP, "10.0.0.9:40000", "10.96.0.10:80", "10.244.0.5:8080", "192.0.2.1:5000");
+    flow.status = Status::all(Status::SOURCE_NAT | Status::SEEN_REPLY | Status::ASSURED);
+    let line = |server: &str| format!("TCP 0A000009 9C40 0A60000A 0050 {server} 1F90 ESTABLISHED     890\n");
+    let take = |ipvs: &str| import(&[flow], &parse_connections(ipvs.as_bytes()), &known(), &HashMap::new(), NOW);
+    let reason = |ipvs: &str| take(ipvs).1.first().map(|(_, reason)| *reason);
+    assert_eq!(reason(""), Some(Unfit::OtherTranslator));
+    assert_eq!(reason(&line("0AF40006")), Some(Unfit::OtherTranslator), "another server");
+    let (flows, left) = take(&line("0AF40005"));
+    assert_eq!((flows.len(), left), (1, Vec::new()));
+    let arrives = pass(&table(&flows), tuple(TCP, &flow.original));
+    assert_eq!(arrives, tuple(TCP, &Ends { source: at("192.0.2.1:5000"), destination: at("10.244.0.5:8080") }));
+    // IPVS's addresses are the node's: its own connections to them have them as sources, too.
+    flow.original.source = at("192.0.2.1:40000");
+    let own = "TCP C0000201 9C40 0A60000A 0050 0AF40005 1F90 ESTABLISHED     890\n";
+    let (_, left) = import(&[flow], &parse_connections(own.as_bytes()), &known(), &HashMap::new(), NOW);
+    assert_eq!(left.first().map(|(_, reason)| *reason), Some(Unfit::OwnSocket));
 }
 
 #[test]
 fn a_flow_is_kept_no_longer_than_the_kernel_would_have() {
     let udp = entry(UDP, "10.0.0.9:40000", "10.96.0.10:80", "10.244.0.5:8080", "192.0.2.1:5000");
-    let (flows, _) = import(&[udp], &known(), &HashMap::new(), NOW);
+    let (flows, _) = import(&[udp], &[], &known(), &HashMap::new(), NOW);
     let table = table(&flows);
     assert_eq!(table.len(), 4);
     let over = |seconds: u64| expired(&table, &kpx_abi::Timeouts::default(), NOW + seconds * SECOND).len();
@@ -128,7 +150,7 @@ fn what_is_given_back_is_what_was_taken() {
         entry(TCP, "10.0.0.9:40001", "192.0.2.1:30080", "10.244.0.5:8080", "192.0.2.1:2000"),
         entry(SCTP, "10.0.0.9:40001", "10.96.0.10:80", "10.244.0.5:8080", "10.0.0.9:40001"),
     ];
-    let (flows, left) = import(&entries, &known(), &HashMap::new(), NOW);
+    let (flows, left) = import(&entries, &[], &known(), &HashMap::new(), NOW);
     assert!(left.is_empty(), "{left:?}");
     let (mut given, kept) = export(&table(&flows), NOW, |_| true);
     given.sort_by_key(|flow| flow.id);
@@ -168,7 +190,7 @@ proptest! {
                 entries.push(entry);
             }
         }
-        let (flows, left) = import(&entries, &known(), &HashMap::new(), NOW);
+        let (flows, left) = import(&entries, &[], &known(), &HashMap::new(), NOW);
         prop_assert_eq!(left, vec![]);
         let table = table(&flows);
         for entry in entries.iter().filter(|e| e.is_to_backend()) {

@@ -178,6 +178,115 @@ fn flows_go_over_and_back_and_nothing_is_lost() {
     });
 }
 
+/// What kube-proxy in ipvs mode makes of them: virtual services, their addresses on its device, and a mark for what is masqueraded.
+const VIRTUAL: &str = "\
+-A -t 10.96.0.10:80 -s rr
+-a -t 10.96.0.10:80 -r 10.244.2.2:8080 -m
+-A -u 10.96.0.10:80 -s rr
+-a -u 10.96.0.10:80 -r 10.244.2.2:8080 -m
+-A -t [fd96::10]:80 -s rr
+-a -t [fd96::10]:80 -r [fd44:2::2]:8080 -m
+-A -u [fd96::10]:80 -s rr
+-a -u [fd96::10]:80 -r [fd44:2::2]:8080 -m
+-A -t 203.0.113.10:80 -s rr
+-a -t 203.0.113.10:80 -r 10.244.2.2:8080 -m
+-A -u 203.0.113.10:80 -s rr
+-a -u 203.0.113.10:80 -r 10.244.2.2:8080 -m
+-A -t [fd20::10]:80 -s rr
+-a -t [fd20::10]:80 -r [fd44:2::2]:8080 -m
+-A -u [fd20::10]:80 -s rr
+-a -u [fd20::10]:80 -r [fd44:2::2]:8080 -m
+";
+const DEVICE: [&str; 5] = [
+    "link add kube-ipvs0 type dummy",
+    "addr add 10.96.0.10/32 dev kube-ipvs0",
+    "addr add 203.0.113.10/32 dev kube-ipvs0",
+    "addr add fd96::10/128 dev kube-ipvs0 nodad",
+    "addr add fd20::10/128 dev kube-ipvs0 nodad",
+];
+const MASQUERADE: &str = "
+table inet rules {
+    chain pre {
+        type filter hook prerouting priority dstnat;
+        ip daddr 203.0.113.10 meta mark set 0x4000
+        ip6 daddr fd20::10 meta mark set 0x4000
+    }
+    chain post {
+        type nat hook postrouting priority srcnat;
+        meta mark & 0x4000 == 0x4000 masquerade fully-random
+    }
+}";
+
+fn ipvs(world: &World) {
+    world.ip("node", &DEVICE);
+    nft(world, MASQUERADE);
+    world.inside("node", || {
+        set("ipv4/vs/conntrack", "1");
+        set("ipv4/vs/expire_nodest_conn", "1");
+        command::output("ipvsadm", ["-R"], Some(VIRTUAL.as_bytes())).expect("the kernel has IPVS");
+    });
+}
+
+/// From IPVS to the packet path, whereupon all of ipvs mode goes; and back to the kernel, where nf_nat carries them on in front of
+/// virtual services that are there again.
+#[test]
+fn flows_of_ipvs_go_over_and_back_and_nothing_is_lost() {
+    World::with(|world| {
+        if world.inside("node", || command::output("ipvsadm", ["-Ln"], None).is_err()) {
+            println!("skipped: no IPVS here");
+            return;
+        }
+        let servers = pushers(world, "remote", REMOTE);
+        let (mut dataplane, mut tables) = world.dataplane(&capacity(), Mode::Shadow);
+        services(&mut tables);
+        dataplane.set_unseen_mark(MARK).unwrap();
+        nft(world, HOLD);
+        ipvs(world);
+        let inside = Streams::begin(world, "pod", POD, CLUSTER_IP, 80);
+        let outside = Streams::begin(world, "client", CLIENT, VIP, 80);
+        let alive = || assert_eq!((inside.move_on(), outside.move_on()), (vec![true; 4], vec![true; 4]));
+        let gap = |when: &str| {
+            let longest = inside.longest_gaps().chain(outside.longest_gaps()).max();
+            println!("{when}: longest gap {longest:?}");
+        };
+        alive();
+        let peers = servers.each_ref().map(super::streams::Pusher::peers);
+        gap("begun");
+        sleep(Duration::from_secs(1));
+        gap("idle");
+
+        let taken = world.inside("node", || take_over(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((taken.flows.len(), taken.left.len()), (8, 0), "{taken:?}");
+        dataplane.set_mode(Mode::Active).unwrap();
+        world.inside("node", || command::output("ipvsadm", ["-C"], None)).expect("they go");
+        world.ip("node", &["link del kube-ipvs0"]);
+        nft(world, "delete table inet rules");
+        alive();
+        assert_eq!(kernel_entries(world, PORT), [""; 0]);
+        sleep(Duration::from_secs(1));
+        alive();
+        gap("taken over");
+
+        dataplane.set_mode(Mode::Drain).unwrap();
+        ipvs(world);
+        let given = world.inside("node", || give_back(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((given.flows.len(), given.kept.len()), (8, 0), "{given:?}");
+        world.inside("node", || dataplane.detach_devices()).unwrap();
+        alive();
+        assert_eq!(kernel_entries(world, PORT).len(), 8);
+        sleep(Duration::from_secs(1));
+        alive();
+        gap("given back");
+
+        assert_eq!(inside.end() + outside.end(), 0, "no datagram is lost");
+        for (server, before) in servers.into_iter().zip(peers) {
+            assert_eq!(server.trouble(), [""; 0]);
+            assert_eq!(server.peers(), before, "the server sees the same addresses and ports all the time");
+            assert_eq!(before.len(), 4);
+        }
+    });
+}
+
 /// Without its bit of the mark nothing is begun.
 #[test]
 fn flows_that_conntrack_would_see_do_not_change_hands() {
