@@ -18,6 +18,9 @@ const TOOLS: [(&str, &str); 10] = [
     ("curl", "curl"),
 ];
 
+/// What is built with: libFuzzer, which the fuzz targets are linked with, is compiled from its source.
+const COMPILERS: [(&str, &str); 1] = [("c++", "g++")];
+
 /// What test machines are made with.
 const MACHINE_TOOLS: [(&str, &str); 4] =
     [("qemu-system-x86_64", "qemu-system-x86"), ("depmod", "kmod"), ("xz", "xz-utils"), ("strip", "binutils")];
@@ -27,19 +30,19 @@ pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
     TOOLS.iter().map(|(program, _)| *program)
 }
 
-/// Installs what tests use and is missing. The error says what to install by hand.
+/// Installs what tests are built with or use and is missing. The error says what to install by hand.
 pub(crate) fn run(privilege: &Privilege) -> Result<()> {
-    install(&TOOLS, privilege)
+    install(TOOLS.iter().chain(&COMPILERS), privilege)
 }
 
 /// The same for what test machines are made with.
 pub(crate) fn machines(privilege: &Privilege) -> Result<()> {
-    install(&MACHINE_TOOLS, privilege)
+    install(MACHINE_TOOLS.iter(), privilege)
 }
 
-fn install(tools: &[(&str, &'static str)], privilege: &Privilege) -> Result<()> {
+fn install<'t>(tools: impl Iterator<Item = &'t (&'t str, &'t str)>, privilege: &Privilege) -> Result<()> {
     let missing: Vec<&str> =
-        tools.iter().filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
+        tools.filter(|(program, _)| which(program).is_none()).map(|(_, package)| *package).collect();
     if missing.is_empty() {
         say("nothing is missing");
         return Ok(());
