@@ -1,49 +1,17 @@
-//! The messages of generic netlink's family `IPVS` (linux/ip_vs.h). Numbers are the host's, addresses and ports big-endian.
+//! What the kernel's IPVS answers. Numbers are the host's, addresses and ports big-endian.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::message::{
+    INFO_TABLE_SIZE, INFO_VERSION, NEW_SERVER, NEW_SERVICE, SERVER, SERVER_ACTIVE, SERVER_ADDRESS, SERVER_FAMILY,
+    SERVER_FORWARD, SERVER_INACTIVE, SERVER_PERSISTENT, SERVER_PORT, SERVER_STATS, SERVER_STATS64, SERVER_WEIGHT,
+    SERVICE, SERVICE_ADDRESS, SERVICE_FAMILY, SERVICE_FLAGS, SERVICE_MARK, SERVICE_NETMASK, SERVICE_PORT,
+    SERVICE_PROTOCOL, SERVICE_SCHEDULER, SERVICE_STATS, SERVICE_STATS64, SERVICE_TIMEOUT, SET_CONFIG, SET_INFO,
+    TIMEOUTS,
+};
 use super::state::{Flags, Forward, Ipvs, RealServer, Stats, Version, Virtual, VirtualService};
 use crate::capture::netlink::{GENERIC_HEADER, NetlinkError, Recorded, attributes, replay};
 use crate::model::{Family, Protocol};
-
-// enum of IPVS_CMD_*, as the kernel answers
-const NEW_SERVICE: u8 = 1;
-const NEW_DEST: u8 = 5;
-const SET_CONFIG: u8 = 12;
-const SET_INFO: u8 = 14;
-
-const CMD_SERVICE: u16 = 1;
-const CMD_DEST: u16 = 2;
-const CMD_TIMEOUTS: [u16; 3] = [4, 5, 6];
-
-const INFO_VERSION: u16 = 1;
-const INFO_TABLE_SIZE: u16 = 2;
-
-const SERVICE_FAMILY: u16 = 1;
-const SERVICE_PROTOCOL: u16 = 2;
-const SERVICE_ADDRESS: u16 = 3;
-const SERVICE_PORT: u16 = 4;
-const SERVICE_MARK: u16 = 5;
-const SERVICE_SCHEDULER: u16 = 6;
-const SERVICE_FLAGS: u16 = 7;
-const SERVICE_TIMEOUT: u16 = 8;
-const SERVICE_NETMASK: u16 = 9;
-const SERVICE_STATS: u16 = 10;
-const SERVICE_STATS64: u16 = 12;
-
-const DEST_ADDRESS: u16 = 1;
-const DEST_PORT: u16 = 2;
-const DEST_FORWARD: u16 = 3;
-const DEST_WEIGHT: u16 = 4;
-const DEST_ACTIVE: u16 = 7;
-const DEST_INACTIVE: u16 = 8;
-const DEST_PERSISTENT: u16 = 9;
-const DEST_STATS: u16 = 10;
-const DEST_FAMILY: u16 = 11;
-const DEST_STATS64: u16 = 12;
-
-/// `AF_INET6`.
-const INET6: u32 = 10;
 
 /// Why recorded messages give no state.
 #[derive(Debug, thiserror::Error)]
@@ -83,15 +51,15 @@ fn answer(body: &[u8], current: Option<usize>, ipvs: &mut Ipvs) -> Result<(), De
     let top = |wanted: u16| nested(wanted).and_then(number).and_then(|n| u32::try_from(n).ok());
     match header[0] {
         SET_INFO => (ipvs.version, ipvs.table_size) = (top(INFO_VERSION).map(Version), top(INFO_TABLE_SIZE)),
-        SET_CONFIG => ipvs.timeouts = Some(CMD_TIMEOUTS.map(|kind| top(kind).unwrap_or(0))),
-        NEW_SERVICE => ipvs.services.push(nested(CMD_SERVICE).and_then(service).ok_or(DecodeError::Address)?),
-        NEW_DEST => {
+        SET_CONFIG => ipvs.timeouts = Some(TIMEOUTS.map(|kind| top(kind).unwrap_or(0))),
+        NEW_SERVICE => ipvs.services.push(nested(SERVICE).and_then(service).ok_or(DecodeError::Address)?),
+        NEW_SERVER => {
             let service = current.and_then(|i| ipvs.services.get_mut(i)).ok_or(DecodeError::Order)?;
             let family = match service.key {
                 Virtual::Address(address, _) => Family::of(address.ip()),
                 Virtual::Mark(family, _) => family,
             };
-            service.servers.push(nested(CMD_DEST).and_then(|b| server(b, family)).ok_or(DecodeError::Address)?);
+            service.servers.push(nested(SERVER).and_then(|b| server(b, family)).ok_or(DecodeError::Address)?);
         }
         _ => {}
     }
@@ -146,17 +114,17 @@ fn server(bytes: &[u8], mut family: Family) -> Option<RealServer> {
     };
     for (kind, value) in attributes(bytes) {
         match kind {
-            DEST_ADDRESS => address = Some(value),
-            DEST_PORT => port = big(value),
-            DEST_FORWARD => server.forward = Forward::from_flags(small(value)),
-            DEST_WEIGHT => server.weight = small(value),
-            DEST_ACTIVE => server.active = small(value),
-            DEST_INACTIVE => server.inactive = small(value),
-            DEST_PERSISTENT => server.persistent = small(value),
-            DEST_STATS if server.stats == Stats::default() => server.stats = stats(value),
-            DEST_STATS64 => server.stats = stats(value),
+            SERVER_ADDRESS => address = Some(value),
+            SERVER_PORT => port = big(value),
+            SERVER_FORWARD => server.forward = Forward::from_flags(small(value)),
+            SERVER_WEIGHT => server.weight = small(value),
+            SERVER_ACTIVE => server.active = small(value),
+            SERVER_INACTIVE => server.inactive = small(value),
+            SERVER_PERSISTENT => server.persistent = small(value),
+            SERVER_STATS if server.stats == Stats::default() => server.stats = stats(value),
+            SERVER_STATS64 => server.stats = stats(value),
             // Kernels before 3.18 do not tell: the service's.
-            DEST_FAMILY => family = family_of(value),
+            SERVER_FAMILY => family = family_of(value),
             _ => {}
         }
     }
@@ -208,7 +176,7 @@ fn text(value: &[u8]) -> String {
 }
 
 fn family_of(value: &[u8]) -> Family {
-    if small(value) == INET6 { Family::V6 } else { Family::V4 }
+    if small(value) == libc::AF_INET6 as u32 { Family::V6 } else { Family::V4 }
 }
 
 /// The kernel gives sixteen bytes of either family; IPv4 uses the first four.

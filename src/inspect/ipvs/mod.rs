@@ -5,6 +5,7 @@ mod connections;
 mod decode;
 mod deviate;
 mod lift;
+pub(crate) mod message;
 mod notice;
 mod read;
 mod rules;

@@ -179,6 +179,18 @@ impl Forward {
             other => Self::Other(other),
         }
     }
+
+    /// Its number there.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::Masquerade => 0,
+            Self::Local => 1,
+            Self::Tunnel => 2,
+            Self::Route => 3,
+            Self::Bypass => 4,
+            Self::Other(number) => number,
+        }
+    }
 }
 
 impl fmt::Display for Forward {

@@ -9,33 +9,17 @@ use serde::Deserialize;
 use super::Count;
 use super::change::{Act, Change};
 use crate::capture::netlink::attribute;
-use crate::inspect::ipvs::{DEVICE, Forward, RealServer, State, Virtual, VirtualService};
+use crate::inspect::ipvs::message::{
+    DELETE_SERVICE, NEW_SERVER, NEW_SERVICE, SERVER, SERVER_ADDRESS, SERVER_FAMILY, SERVER_FORWARD,
+    SERVER_LOWER_THRESHOLD, SERVER_PORT, SERVER_UPPER_THRESHOLD, SERVER_WEIGHT, SERVICE, SERVICE_ADDRESS,
+    SERVICE_FAMILY, SERVICE_FLAGS, SERVICE_MARK, SERVICE_NETMASK, SERVICE_PORT, SERVICE_PROTOCOL, SERVICE_SCHEDULER,
+    SERVICE_TIMEOUT, SET_SERVER,
+};
+use crate::inspect::ipvs::{DEVICE, RealServer, State, Virtual, VirtualService};
 use crate::model::Family;
 
-// linux/ip_vs.h
-const NEW_SERVICE: u8 = 1;
-const DELETE_SERVICE: u8 = 3;
-const NEW_SERVER: u8 = 5;
-const SET_SERVER: u8 = 6;
-const SERVICE: u16 = 1;
-const SERVER: u16 = 2;
+/// `NLA_F_NESTED`.
 const NESTED: u16 = 0x8000;
-const SERVICE_FAMILY: u16 = 1;
-const SERVICE_PROTOCOL: u16 = 2;
-const SERVICE_ADDRESS: u16 = 3;
-const SERVICE_PORT: u16 = 4;
-const SERVICE_MARK: u16 = 5;
-const SERVICE_SCHEDULER: u16 = 6;
-const SERVICE_FLAGS: u16 = 7;
-const SERVICE_TIMEOUT: u16 = 8;
-const SERVICE_NETMASK: u16 = 9;
-const SERVER_ADDRESS: u16 = 1;
-const SERVER_PORT: u16 = 2;
-const SERVER_FORWARD: u16 = 3;
-const SERVER_WEIGHT: u16 = 4;
-const SERVER_UPPER_THRESHOLD: u16 = 5;
-const SERVER_LOWER_THRESHOLD: u16 = 6;
-const SERVER_FAMILY: u16 = 11;
 
 /// A message to the kernel's IPVS: what to do, and what follows the header of generic netlink.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,24 +139,12 @@ fn of_server(server: &RealServer) -> Vec<u8> {
     let mut out = Vec::new();
     attribute(&mut out, SERVER_ADDRESS, &address(server.address.ip()));
     attribute(&mut out, SERVER_PORT, &server.address.port().to_be_bytes());
-    attribute(&mut out, SERVER_FORWARD, &forward(server.forward).to_ne_bytes());
+    attribute(&mut out, SERVER_FORWARD, &server.forward.number().to_ne_bytes());
     attribute(&mut out, SERVER_WEIGHT, &server.weight.to_ne_bytes());
     attribute(&mut out, SERVER_UPPER_THRESHOLD, &0_u32.to_ne_bytes());
     attribute(&mut out, SERVER_LOWER_THRESHOLD, &0_u32.to_ne_bytes());
     attribute(&mut out, SERVER_FAMILY, &number(Family::of(server.address.ip())).to_ne_bytes());
     out
-}
-
-/// A forwarding method's number (`IP_VS_CONN_F_*`).
-const fn forward(method: Forward) -> u32 {
-    match method {
-        Forward::Masquerade => 0,
-        Forward::Local => 1,
-        Forward::Tunnel => 2,
-        Forward::Route => 3,
-        Forward::Bypass => 4,
-        Forward::Other(number) => number,
-    }
 }
 
 /// A virtual service of kube-proxy that is there and was not.
@@ -256,7 +228,7 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::ipvs::{Flags, Ipvs, Stats, decode};
+    use crate::inspect::ipvs::{Flags, Forward, Ipvs, Stats, decode};
     use crate::model::Protocol;
 
     fn service(address: &str, server: &str, flags: u32) -> VirtualService {
