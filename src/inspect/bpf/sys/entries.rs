@@ -163,7 +163,7 @@ impl<'a> Entries<'a> {
 fn value_size(info: &MapInfo) -> io::Result<usize> {
     let size = info.value_size as usize;
     if PER_CPU.contains(&info.kind) {
-        return Ok(size.next_multiple_of(8) * super::possible_processors()?);
+        return Ok(size.next_multiple_of(8) * super::table::possible_processors()?);
     }
     Ok(size)
 }
