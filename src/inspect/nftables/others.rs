@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::ruleset::Hook;
 use super::text::word;
@@ -101,8 +102,8 @@ impl<'de> Deserialize<'de> for Objects {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Objects, A::Error> {
                 let mut others = Others::default();
-                while let Some(object) = seq.next_element::<Object>()? {
-                    add(&mut others, object);
+                while let Some(object) = seq.next_element()? {
+                    add(&mut others, object).map_err(de::Error::custom)?;
                 }
                 Ok(Objects(others))
             }
@@ -111,43 +112,14 @@ impl<'de> Deserialize<'de> for Objects {
     }
 }
 
-/// An object with one member that tells its kind.
-enum Object {
-    Metainfo(Metainfo),
-    Table(TableObject),
-    Chain(ChainObject),
-    Rule(RuleObject),
-    Other,
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Member;
-        impl<'de> Visitor<'de> for Member {
-            type Value = Object;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of nftables")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut object = Object::Other;
-                while let Some(kind) = map.next_key::<Cow<'de, str>>()? {
-                    match &*kind {
-                        "metainfo" => object = Object::Metainfo(map.next_value()?),
-                        "table" => object = Object::Table(map.next_value()?),
-                        "chain" => object = Object::Chain(map.next_value()?),
-                        "rule" => object = Object::Rule(map.next_value()?),
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(object)
-            }
-        }
-        deserializer.deserialize_map(Member)
-    }
+/// An object with one member, which tells its kind. Other kinds are passed over.
+#[derive(Deserialize)]
+struct Object<'a> {
+    metainfo: Option<Metainfo>,
+    table: Option<TableObject>,
+    chain: Option<ChainObject>,
+    #[serde(borrow)]
+    rule: Option<RuleObject<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -173,48 +145,21 @@ struct ChainObject {
     policy: Option<String>,
 }
 
-/// Whose a rule is, and what of it matters. The rules of kube-proxy and iptables-nft, which are most, are not built in memory.
-#[derive(Default)]
-struct RuleObject {
-    family: String,
-    table: String,
+/// A rule, with its statements as text: those of kube-proxy, which are most, are not looked at.
+#[derive(Deserialize)]
+struct RuleObject<'a> {
+    #[serde(borrow)]
+    family: Cow<'a, str>,
+    #[serde(borrow)]
+    table: Cow<'a, str>,
     chain: String,
-    tracks: bool,
-    printed: Printed,
+    #[serde(borrow)]
+    expr: Option<&'a RawValue>,
 }
 
-impl<'de> Deserialize<'de> for RuleObject {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = RuleObject;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a rule")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RuleObject, A::Error> {
-                let mut rule = RuleObject::default();
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    match &*key {
-                        "family" => rule.family = map.next_value()?,
-                        "table" => rule.table = map.next_value()?,
-                        "chain" => rule.chain = map.next_value()?,
-                        "expr" if is_iptables(&rule.family, &rule.table).is_some() => {
-                            rule.printed = map.next_value()?;
-                        }
-                        "expr" if !nft_table_has_reader(&rule.family, &rule.table) => {
-                            rule.tracks = tracks(&map.next_value::<Value>()?);
-                        }
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(rule)
-            }
-        }
-        deserializer.deserialize_map(Members)
+impl RuleObject<'_> {
+    fn statements(&self) -> Result<Value, serde_json::Error> {
+        self.expr.map_or(Ok(Value::Null), |text| serde_json::from_str(text.get()))
     }
 }
 
@@ -241,76 +186,27 @@ impl Printed {
     fn and(self, other: Self) -> Self {
         Self { loss: self.loss.or(other.loss), counts: self.counts || other.counts }
     }
-}
 
-impl<'de> Deserialize<'de> for Printed {
-    fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Printed;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an expression")
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Printed, E> {
-                Ok(Printed::default())
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Printed, E> {
-                Ok(Printed::default())
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Printed, E> {
-                Ok(Printed::default())
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Printed, E> {
-                Ok(Printed::default())
-            }
-
-            fn visit_unit<E>(self) -> Result<Printed, E> {
-                Ok(Printed::default())
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Printed, E> {
-                Ok(Printed::losing(text.starts_with('@').then_some(Loss::Set)))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Printed, A::Error> {
-                let mut all = Printed::default();
-                while let Some(one) = seq.next_element()? {
-                    all = all.and(one);
-                }
-                Ok(all)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Printed, A::Error> {
-                let mut all = Printed::default();
-                while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-                    all = all.and(match &*key {
-                        "set" | "map" | "vmap" | "concat" => {
-                            map.next_value::<IgnoredAny>()?;
-                            Printed::losing(Some(Loss::Set))
-                        }
-                        "counter" => {
-                            map.next_value::<IgnoredAny>()?;
-                            Printed { loss: None, counts: true }
-                        }
-                        // Of ports it is printed.
-                        "range" => match map.next_value::<Value>()? {
-                            Value::Array(ends) if ends.iter().any(Value::is_string) => {
-                                Printed::losing(Some(Loss::Range))
-                            }
-                            _ => Printed::default(),
-                        },
-                        _ => map.next_value()?,
-                    });
-                }
-                Ok(all)
-            }
+    fn of(expression: &Value) -> Self {
+        match expression {
+            Value::String(text) => Self::losing(text.starts_with('@').then_some(Loss::Set)),
+            Value::Array(items) => items.iter().map(Self::of).fold(Self::default(), Self::and),
+            Value::Object(members) => members.iter().map(Self::of_member).fold(Self::default(), Self::and),
+            _ => Self::default(),
         }
-        deserializer.deserialize_any(Any)
+    }
+
+    fn of_member((key, below): (&String, &Value)) -> Self {
+        match key.as_str() {
+            "set" | "map" | "vmap" | "concat" => Self::losing(Some(Loss::Set)),
+            "counter" => Self { loss: None, counts: true },
+            // Of ports it is printed.
+            "range" => {
+                let of_addresses = below.as_array().is_some_and(|ends| ends.iter().any(Value::is_string));
+                Self::losing(of_addresses.then_some(Loss::Range))
+            }
+            _ => Self::of(below),
+        }
     }
 }
 
@@ -326,34 +222,34 @@ fn tracks(value: &Value) -> bool {
     }
 }
 
-fn add(others: &mut Others, object: Object) {
-    match object {
-        Object::Metainfo(info) => others.version = others.version.take().or(info.version),
-        Object::Table(TableObject { family, name }) => {
-            if let Some(table) = table_of(others, &family, &name) {
-                (table.family, table.name) = (family, name);
-            }
-        }
-        Object::Chain(chain) => {
-            let Some(table) = table_of(others, &chain.family, &chain.table) else { return };
-            let Some(((kind, hook), priority)) = chain.kind.zip(chain.hook).zip(chain.prio) else { return };
-            table.translates |= kind == "nat";
-            let accepts = chain.policy.as_deref() != Some("drop");
-            table.hooks.push((chain.name, Hook { kind: kind.into(), hook: hook.into(), priority, accepts }));
-        }
-        Object::Rule(rule) => {
-            if let Some(family) = is_iptables(&rule.family, &rule.table) {
-                let chain = others.iptables.entry((family, rule.table, rule.chain)).or_default();
-                chain.rules += 1;
-                chain.native += usize::from(!rule.printed.counts);
-                chain.losing.extend(rule.printed.loss.map(|loss| (chain.rules, loss)));
-            } else if let Some(table) = table_of(others, &rule.family, &rule.table) {
-                table.rules += 1;
-                table.tracks |= rule.tracks;
-            }
-        }
-        Object::Other => {}
+fn add(others: &mut Others, object: Object<'_>) -> Result<(), serde_json::Error> {
+    if let Some(info) = object.metainfo {
+        others.version = others.version.take().or(info.version);
     }
+    if let Some(TableObject { family, name }) = object.table {
+        table_of(others, &family, &name);
+    }
+    if let Some(chain) = object.chain
+        && let Some(table) = table_of(others, &chain.family, &chain.table)
+        && let Some(((kind, hook), priority)) = chain.kind.zip(chain.hook).zip(chain.prio)
+    {
+        table.translates |= kind == "nat";
+        let accepts = chain.policy.as_deref() != Some("drop");
+        table.hooks.push((chain.name, Hook { kind: kind.into(), hook: hook.into(), priority, accepts }));
+    }
+    if let Some(rule) = object.rule {
+        if let Some(family) = is_iptables(&rule.family, &rule.table) {
+            let printed = Printed::of(&rule.statements()?);
+            let chain = others.iptables.entry((family, rule.table.into_owned(), rule.chain)).or_default();
+            chain.rules += 1;
+            chain.native += usize::from(!printed.counts);
+            chain.losing.extend(printed.loss.map(|loss| (chain.rules, loss)));
+        } else if let Some(table) = table_of(others, &rule.family, &rule.table) {
+            table.rules += 1;
+            table.tracks |= tracks(&rule.statements()?);
+        }
+    }
+    Ok(())
 }
 
 /// The table, made when it is first met; `None` for those that other readers have.
