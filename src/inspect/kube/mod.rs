@@ -4,6 +4,7 @@ mod config;
 mod document;
 mod endpoints;
 mod flags;
+mod lean;
 mod lift;
 mod metrics;
 mod notice;

@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::lean::Lean;
+
 /// The objects that decide what a node does with Services.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
@@ -127,7 +129,7 @@ struct HeadMeta {
 
 #[derive(Deserialize)]
 struct List<T> {
-    items: Option<Vec<T>>,
+    items: Option<Vec<Lean<T>>>,
 }
 
 /// An item of a mixed list.
@@ -219,7 +221,7 @@ impl Objects {
 
 fn items<T: DeserializeOwned>(bytes: &[u8], place: &str) -> Result<Vec<T>, ObjectsError> {
     let list: List<T> = serde_json::from_slice(bytes).map_err(|e| diagnose(bytes, place, e))?;
-    Ok(list.items.unwrap_or_default())
+    Ok(list.items.into_iter().flatten().map(|Lean(item)| item).collect())
 }
 
 /// Finds the object and field behind a parse error. Reads the document again, slowly: errors are rare and want a name.
