@@ -280,12 +280,14 @@ impl Through {
     fn title(&self) -> String {
         let compared: Vec<usize> = self.path.ways.iter().map(|way| way.compared).collect();
         let (least, most) = (compared.iter().min().unwrap_or(&0), compared.iter().max().unwrap_or(&0));
-        let met = if least == most { count(*most, "rule") } else { format!("{least} to {}", count(*most, "rule")) };
-        let met = match self.via {
-            Via::Iptables | Via::Nftables | Via::Ipvs => format!(": compared with {met}"),
-            _ => String::new(),
+        let what = match self.via {
+            Via::Iptables | Via::Nftables | Via::Ipvs => "rule",
+            Via::Ebpf | Via::Cilium => "map entry",
+            // What the objects ask for is no dataplane.
+            Via::Api => return self.place.clone(),
         };
-        format!("{}{met}", self.place)
+        let met = if least == most { count(*most, what) } else { format!("{least} to {}", count(*most, what)) };
+        format!("{}: compared with {met}", self.place)
     }
 
     fn steps(&self, wide: bool) -> Table {
@@ -417,5 +419,25 @@ impl Report for PathReport {
 
     fn names(&self) -> Vec<String> {
         self.through.iter().flat_map(|through| through.path.ends().into_keys()).map(|end| end.to_string()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::path::Way;
+
+    #[test]
+    fn the_title_tells_with_how_many_rules_or_entries() {
+        let titled = |via, counts: &[usize]| {
+            let way =
+                |compared: &usize| Way { probability: 0.5, steps: Vec::new(), compared: *compared, end: End::Refused };
+            let path = Path { ways: counts.iter().map(way).collect(), ..Path::default() };
+            Through { via, place: "here".to_owned(), path }.title()
+        };
+        assert_eq!(titled(Via::Iptables, &[7, 9, 8]), "here: compared with 7 to 9 rules");
+        assert_eq!(titled(Via::Ebpf, &[4, 4]), "here: compared with 4 map entries");
+        assert_eq!(titled(Via::Cilium, &[1]), "here: compared with 1 map entry");
+        assert_eq!(titled(Via::Api, &[1]), "here");
     }
 }
