@@ -3,7 +3,8 @@
 //!
 //! In iptables mode the kernel goes through KUBE-SERVICES from the top, so a Service's place in it is what its connections pay;
 //! in nftables and IPVS mode it is a lookup, whatever the number of Services. Counted is the nat table, on the way from PREROUTING: it
-//! decides, and it is what grows. Established connections pay none of it.
+//! decides, and it is what grows. (`kpx path` counts one packet's rules in all tables, to the end of its way.) Established connections
+//! pay none of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +16,7 @@ use crate::inspect::ipvs::IpvsState;
 use crate::inspect::nftables::{Ruleset, TABLE};
 use crate::model::{Family, Frontend, Origin};
 
-/// Rules that the first packet of a connection is tested against.
+/// Rules of the nat table that the first packet of a connection is tested against, until it has its endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Met {
     /// The least, over all Services and endpoints.
@@ -347,8 +348,8 @@ fn of_ipvs(state: &IpvsState, iptables: Option<&Iptables<'_>>, family: Family) -
         rules.map(|rule| rule.spec().target_name() == b"KUBE-SERVICES").position(|jumps| jumps)
     });
     let others = before.map_or(0, |before| before + 1) + rules_in(b"KUBE-SERVICES");
-    // Addresses of Services are the node's own, so packets to them see the NodePorts' rules too; then the lookup.
-    let met = others + rules_in(b"KUBE-NODE-PORT") + 1;
+    // Addresses of Services are the node's own, so packets to them see the NodePorts' rules too. The lookup that follows is no rule.
+    let met = others + rules_in(b"KUBE-NODE-PORT");
     let services = if frontends.iter().all(|f| f.service.is_none()) { frontends.len() } else { services(&frontends) };
     let rules: usize = by_chain.values().sum();
     Some(Cost {

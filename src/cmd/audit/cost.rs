@@ -56,7 +56,8 @@ fn words(costs: &[Cost]) -> String {
         format!("{median} to the median connection and {worst} to the worst")
     };
     format!(
-        "{}: {} ({}). 100 more Services like these add {rules} rules, {pays}. OTHERS is what connections to no Service meet.",
+        "{}: {} ({}). 100 more Services like these add {rules} rules, {pays}. OTHERS is what connections to no Service meet. \
+         Counted is the nat table until there is an endpoint; kpx path counts all tables' rules for one packet.",
         most.tool, threshold.advice, threshold.source
     )
 }
