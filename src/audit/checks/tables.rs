@@ -140,7 +140,8 @@ pub(super) const CHECKS: [Check; 13] = [
         area: Area::Nftables,
         severity: Severity::Warning,
         title: "An nft on the host that kube-proxy's own nft may not understand",
-        why: "nft 1.1.3 and later store rules in a form that older nft, as in kube-proxy's images before 1.37, misread or crash on when they list               the ruleset: kube-proxy in nftables mode then fails to start.",
+        why: "nft 1.1.3 and later store rules in a form that older nft, as in kube-proxy's images before 1.37, misread or crash on when they list \
+              the ruleset: kube-proxy in nftables mode then fails to start.",
         remedy: "Keep the host's nft at the version of kube-proxy's image, or take a newer kube-proxy.",
         command: "nft --version",
         run: newer_nft,
@@ -150,7 +151,8 @@ pub(super) const CHECKS: [Check; 13] = [
         area: Area::Nftables,
         severity: Severity::Info,
         title: "Firewalls that must let Services' traffic in by themselves",
-        why: "kube-proxy in nftables mode accepts nothing: an accept ends one table only. Where another chain drops what it does not know, NodePorts               and forwarded connections need a rule of that firewall's own.",
+        why: "kube-proxy in nftables mode accepts nothing: an accept ends one table only. Where another chain drops what it does not know, NodePorts \
+              and forwarded connections need a rule of that firewall's own.",
         remedy: "Allow the NodePort range and the pods' networks in that firewall.",
         command: "nft list chains",
         run: dropping_firewalls,
