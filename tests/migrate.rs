@@ -6,6 +6,8 @@ mod blocked;
 mod crash;
 #[path = "migrate/drivers.rs"]
 mod drivers;
+#[path = "migrate/followed.rs"]
+mod followed;
 #[path = "migrate/lifecycle.rs"]
 mod lifecycle;
 #[path = "migrate/reboot.rs"]

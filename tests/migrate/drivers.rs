@@ -222,7 +222,7 @@ impl Stage {
         manifest
     }
 
-    pub(super) fn stop_proxies(&self) {
+    fn stop_proxies(&self) {
         for pid in self.proxies() {
             super::rig::tool("kill", &[&pid.to_string()]);
         }
