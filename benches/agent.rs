@@ -108,7 +108,7 @@ impl Agent {
         let (bpffs, cgroup) = (ground.paths.pins.display(), ground.paths.cgroup.display());
         let line = format!(
             "exec {} --bpffs {bpffs} --cgroup {cgroup} --state-dir {folder}/state --node-name node-a \
-             --kubeconfig {folder}/kubeconfig agent 2>{folder}/log",
+             --kubeconfig {folder}/kubeconfig agent --paths sockets 2>{folder}/log",
             env!("CARGO_BIN_EXE_kpx"),
         );
         Ok(Self { child: command::start("sh", ["-c", &line]).map_err(io::Error::other)?, log })

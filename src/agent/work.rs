@@ -30,6 +30,9 @@ use crate::model::{BackendState, Family, NodePortScope, Policy, ServiceName};
 /// The taint by which the cluster autoscaler announces that a node goes.
 const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 
+/// What is wrong where the packet path was asked for and is nowhere.
+const NO_DEVICE: &str = "the packet path is on no device: none is up, or --devices names none of this node's";
+
 /// How long to wait before trying again what could not be done.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -296,7 +299,9 @@ impl Worker {
         match self.writer.attach(turn, &wanted) {
             Ok(repairs) => {
                 self.shared.condition(Condition::Attach, None);
-                let troubles = repairs.troubles.join("; ");
+                let alone = self.stance == Stance::Alone && self.options.attach.packets && repairs.on == 0;
+                let none = alone.then(|| NO_DEVICE.to_owned());
+                let troubles = repairs.troubles.iter().cloned().chain(none).collect::<Vec<_>>().join("; ");
                 self.shared.condition(Condition::Devices, (!troubles.is_empty()).then_some(troubles));
                 self.devices = repairs.on;
                 self.tell_repairs(&repairs);

@@ -111,6 +111,15 @@ fn devices_that_are_not_meant_are_left_alone() {
         rig.until("the device that is meant", || programs("kpx0") == both());
         assert_eq!(programs("kpx1"), BTreeSet::new());
         agent.kill();
+        // The packet path is wanted, and is nowhere.
+        let rig = rig.with("--devices nothing0");
+        let agent = rig.start();
+        rig.until("it is told", || {
+            let told =
+                health("/healthz").and_then(|(_, body)| body["conditions"]["Devices"].as_str().map(str::to_owned));
+            told.is_some_and(|told| told.contains("on no device"))
+        });
+        agent.kill();
         // Sockets alone: what is on devices goes, and what is on the cgroup stays.
         let rig = rig.with("--paths sockets");
         let _agent = rig.start();
