@@ -376,7 +376,7 @@ pub fn open<F: Flows>(
         flows.forget(&room.key);
     }
     room.flow.to = *to;
-    room.flow.to.halfway = masquerade as u8;
+    room.flow.to.halfway = u8::from(masquerade);
     room.flow.role = FORWARD;
     room.flow.seen = signal::OPENS;
     flows.put(&opening.request, &room.flow)?;
