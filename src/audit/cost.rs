@@ -128,8 +128,9 @@ pub fn costs(facts: &Facts<'_>) -> Vec<Cost> {
     if let Ok(iptables) = facts.iptables() {
         costs.extend(Family::BOTH.into_iter().filter_map(|family| of_iptables(iptables, family)));
     }
-    if let Ok(state) = facts.ipvs() {
-        costs.extend(Family::BOTH.into_iter().filter_map(|family| of_ipvs(state, facts.iptables().ok(), family)));
+    if let (Ok(state), Ok(table)) = (facts.ipvs(), facts.ipvs_table()) {
+        let of = |family| of_ipvs(state, table.frontends(), facts.iptables().ok(), family);
+        costs.extend(Family::BOTH.into_iter().filter_map(of));
     }
     // A family without Services has the fixed rules only.
     costs.retain(|cost| cost.frontends > 0);
@@ -307,8 +308,8 @@ fn of_nftables(ruleset: &Ruleset, frontends: &[Frontend], family: Family) -> Opt
 }
 
 /// IPVS mode: a few rules that look into sets, then one lookup among the virtual services.
-fn of_ipvs(state: &IpvsState, iptables: Option<&Iptables<'_>>, family: Family) -> Option<Cost> {
-    let frontends: Vec<&Frontend> = state.table.frontends().iter().filter(|f| Family::of(f.key.ip) == family).collect();
+fn of_ipvs(state: &IpvsState, frontends: &[Frontend], iptables: Option<&Iptables<'_>>, family: Family) -> Option<Cost> {
+    let frontends: Vec<&Frontend> = frontends.iter().filter(|f| Family::of(f.key.ip) == family).collect();
     if frontends.is_empty() {
         return None;
     }

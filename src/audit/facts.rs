@@ -224,7 +224,7 @@ impl<'t> Facts<'t> {
     }
 
     /// kube-proxy's part of IPVS with the names that the API has for it.
-    fn ipvs_table(&self) -> Result<&ServiceTable, Skip> {
+    pub(super) fn ipvs_table(&self) -> Result<&ServiceTable, Skip> {
         of(self.ipvs_table.get_or_init(|| {
             let table = &self.ipvs()?.table;
             Ok(self.kube().map_or_else(|_| table.clone(), |kube| join_names(table, &kube.table)))
