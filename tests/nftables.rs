@@ -1,8 +1,8 @@
 //! kube-proxy's nftables mode.
 
-mod alterations;
 mod damage;
 mod live;
+mod mutations;
 mod worlds;
 
 use std::path::{Path, PathBuf};

@@ -134,6 +134,8 @@ pub enum Notice {
     Unanswered {
         /// The frontend.
         key: FrontendKey,
+        /// The chain that its packets go to.
+        chain: Place,
     },
     /// Connections of the node itself are refused before the rules would send them to endpoints of other nodes, which is what
     /// kube-proxy means to do (Kubernetes before 1.35).
@@ -209,7 +211,9 @@ impl fmt::Display for Notice {
             Self::Contradiction { at } => {
                 write!(f, "{at}: refuses what the chains answer, or otherwise than they mean")
             }
-            Self::Unanswered { key } => write!(f, "{key}: no backend, and nothing refuses: packets go on untranslated"),
+            Self::Unanswered { key, chain } => {
+                write!(f, "{chain}: no backend for {key}, and nothing refuses: packets go on untranslated")
+            }
             Self::NodeTrafficRefused { key } => {
                 write!(f, "{key}: connections of the node itself are dropped before they are translated")
             }

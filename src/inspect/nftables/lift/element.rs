@@ -10,7 +10,7 @@ use super::fixed::ClusterMasquerade;
 use super::list::List;
 use super::{Draft, Port, Reader, port_of};
 use crate::inspect::nftables::name::ChainKind;
-use crate::inspect::nftables::notice::Notice;
+use crate::inspect::nftables::notice::{Notice, Place};
 use crate::inspect::nftables::ruleset::{Element, Key, Verdict};
 use crate::model::{Exposure, FrontendKey, Masquerade, NoBackends, Origin, Policy, Protocol, ServiceName};
 
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
                 Some(NoBackends::Drop)
             }
             (true, None) => {
-                self.notices.push(Notice::Unanswered { key });
+                self.notices.push(Notice::Unanswered { key, chain: Place::chain(self.family, target) });
                 Some(NoBackends::Drop)
             }
             (false, None) => None,
