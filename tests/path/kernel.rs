@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
-use kpx::capture::Variant;
+use kpx::capture::{Node, NodeOptions, Variant, command};
 use kpx::inspect::ipset::Sets;
 use kpx::inspect::iptables::{lift, parse};
+use kpx::inspect::ipvs::{self, Addresses, DEVICE};
 use kpx::inspect::nftables::NftablesState;
 use kpx::lab::{Rules, load_rules};
 use kpx::model::{Backend, Family, Frontend, Protocol, TrafficSource};
-use kpx::path::{Around, End, Packet, Path, through_iptables, through_nftables};
+use kpx::path::{Around, End, Packet, Path, through_iptables, through_ipvs, through_nftables};
 
 use super::{node_address, to, to_nobody};
 use crate::capture::network::Netns;
@@ -289,34 +290,36 @@ fn packets_meet_the_iptables_rules_that_the_walk_names() {
         for packet in questions(table.frontends()).into_iter().step_by(every) {
             let before = counters(&save());
             let paths = check(&world, &packet, sent, &|packet| through_iptables(&dump, &Sets::new(), packet, &around));
-            let after = counters(&save());
-            let mut told: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
-            for path in &paths {
-                for way in &path.ways {
-                    for step in &way.steps {
-                        told.entry(&step.at).or_default().push(way.probability);
-                    }
-                }
-            }
-            // The node answers what it refuses and what reaches it: those answers meet rules too.
-            let answers = |end: &End| match end {
-                End::Backend { to, .. } => to.ip() == node_address(Family::V4),
-                end => matches!(end, End::Refused | End::Untouched),
-            };
-            let answered = paths.iter().any(|path| path.ends().keys().any(answers));
-            for (rule, count) in &after {
-                let more = (count - before.get(rule).copied().unwrap_or(0)) as f64;
-                let probabilities = told.get(rule.as_str()).cloned().unwrap_or_default();
-                let least: f64 = probabilities.iter().sum();
-                assert!(
-                    likely(more, &by_packet(&probabilities)) || answered && more >= least,
-                    "{packet}: {rule} counted {more} packets, told were {least:.1}"
-                );
-            }
+            compare_counters(&packet, &paths, &before, &counters(&save()));
             sent += 1;
         }
         println!("{recording}: {sent} destinations, {PACKETS} packets each, {} rules each", counters(&text).len());
         assert!(sent > 50);
+    }
+}
+
+/// Each rule counted the packets that the walk says.
+fn compare_counters(packet: &Packet, paths: &[Path], before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) {
+    let mut told: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for way in paths.iter().flat_map(|path| &path.ways) {
+        for step in &way.steps {
+            told.entry(&step.at).or_default().push(way.probability);
+        }
+    }
+    // The node answers what it refuses and what reaches it: those answers meet rules too.
+    let answers = |end: &End| match end {
+        End::Backend { to, .. } => to.ip() == node_address(Family::V4),
+        end => matches!(end, End::Refused | End::Untouched),
+    };
+    let answered = paths.iter().any(|path| path.ends().keys().any(answers));
+    for (rule, count) in after {
+        let more = (count - before.get(rule).copied().unwrap_or(0)) as f64;
+        let probabilities = told.get(rule.as_str()).cloned().unwrap_or_default();
+        let least: f64 = probabilities.iter().sum();
+        assert!(
+            likely(more, &by_packet(&probabilities)) || answered && more >= least,
+            "{packet}: {rule} counted {more} packets, told were {least:.1}"
+        );
     }
 }
 
@@ -348,4 +351,91 @@ fn packets_end_where_the_walk_of_nftables_says() {
     }
     println!("{sent} destinations, {PACKETS} packets each");
     assert!(sent > 100);
+}
+
+/// Which servers IPVS has given these clients for a destination, as ipvsadm lists its connections, and how many times.
+fn connections(world: &World, to: SocketAddr, clients: &BTreeSet<IpAddr>) -> BTreeMap<SocketAddr, u16> {
+    let list = world.node.run("ipvsadm", &["-Lnc"], None);
+    let mut counts = BTreeMap::new();
+    for line in list.lines() {
+        if let [_, _, _, client, destination, server] = line.split_ascii_whitespace().collect::<Vec<_>>().as_slice()
+            && destination.parse() == Ok(to)
+            // What affinity remembers a client by has no port of its own.
+            && client.parse::<SocketAddr>().is_ok_and(|client| client.port() != 0 && clients.contains(&client.ip()))
+        {
+            *counts.entry(server.parse().expect("an address")).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// A node in IPVS mode, as recorded: sets, rules, addresses and virtual services of IPv4. `false` where the kernel has no IPVS.
+fn load_ipvs(world: &World, recording: &std::path::Path) -> bool {
+    if let Err(error) = command::output("ip", ["netns", "exec", &world.node.name, "ipvsadm", "-Ln"], None) {
+        println!("skipped: no IPVS here ({error})");
+        return false;
+    }
+    let recorded = |name: &str| text(&recording.join(name)).expect("the recording");
+    world.node.run("ipset", &["restore"], Some(&recorded("ipset-save.txt")));
+    let rules = Rules { family: Family::V4, variant: Variant::Nft, text: recorded("iptables-save.txt") };
+    world.node.inside(|| load_rules(std::slice::from_ref(&rules)).expect("they can be loaded"));
+    let addresses = Addresses::parse(&recorded("ip-addr.json")).expect("recorded").services.expect("the device");
+    let add = |ip: &IpAddr| format!("addr add {ip}/32 dev {DEVICE}\n");
+    let mut lines = format!("link add {DEVICE} type dummy\n");
+    lines.extend(addresses.iter().filter(|ip| ip.is_ipv4()).map(add));
+    world.node.run("ip", &["-batch", "-"], Some(lines.as_bytes()));
+    let services = String::from_utf8(recorded("ipvsadm-Sn.txt")).expect("text");
+    let of_v4 = |line: &&str| !line.contains('[');
+    let services: String = services.lines().filter(of_v4).flat_map(|line| [line, "\n"]).collect();
+    world.node.run("ipvsadm", &["-R"], Some(services.as_bytes()));
+    world.node.inside(|| {
+        // As kube-proxy sets it: IPVS tells connection tracking where it sends.
+        std::fs::write("/proc/sys/net/ipv4/vs/conntrack", "1").expect("an own sysctl can be set");
+    });
+    true
+}
+
+#[test]
+fn packets_end_where_the_walk_of_ipvs_says() {
+    let Some(root) = support::recordings() else { return };
+    if !support::privileged() {
+        return;
+    }
+    let world = World::new();
+    if !load_ipvs(&world, &root.join("small/ipvs/running")) {
+        return;
+    }
+    let live =
+        || ipvs::read_node(&Node::open(&NodeOptions::default()).expect("the live node")).expect("it can be read");
+    let ipvs = world.node.inside(live);
+    let around = world.around();
+    let save = || world.node.run("iptables-nft-save", &["-c"], None);
+    let text = save();
+    let dump = parse(text.as_bytes()).expect("it parses");
+    let walk = |packet: &Packet| through_ipvs(Some(&dump), &ipvs.state, &ipvs.table, packet, &around);
+    let _listening = world.listen(ipvs.table.frontends());
+    let mut sent = 0;
+    // An emulated machine takes seconds for each.
+    for packet in questions(ipvs.table.frontends()).into_iter().step_by(7) {
+        let before = counters(&save());
+        let paths = check(&world, &packet, sent, &walk);
+        compare_counters(&packet, &paths, &before, &counters(&save()));
+        let mut told: BTreeMap<SocketAddr, Vec<f64>> = BTreeMap::new();
+        for (end, probability) in paths.iter().flat_map(Path::ends) {
+            if let End::Backend { to, .. } = end {
+                told.entry(to).or_default().push(probability);
+            }
+        }
+        let clients = flows(&packet, sent).into_iter().filter_map(|(packet, _)| packet.source).collect();
+        let seen = connections(&world, packet.destination, &clients);
+        for server in told.keys().chain(seen.keys()) {
+            let (seen, told) =
+                (seen.get(server).copied().unwrap_or(0), told.get(server).map_or(&[][..], Vec::as_slice));
+            let expected: f64 = told.iter().sum();
+            assert!(likely(seen.into(), told), "{packet}: {server} got {seen} connections, told were {expected:.1}");
+        }
+        sent += 1;
+    }
+    println!("{sent} destinations, {PACKETS} packets each");
+    assert!(sent > 40);
 }
