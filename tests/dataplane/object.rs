@@ -183,7 +183,7 @@ fn map_types_are_those_of_the_shared_crate() {
     let (network, source) = (prefixed(size_of::<NetworkKey>()), prefixed(size_of::<SourceKey>()));
     // A set of bits is a struct around a word.
     let bits = (vec![("__0".to_owned(), 0, 4)], 4);
-    let tuple = layout!(Tuple { src, dst, sport, dport, proto, pad });
+    let tuple = layout!(Tuple { src, dst, sport, dport, proto, halfway, pad });
     let flow = layout!(Flow { to, last_ns, service, backend, device, role, seen, state, options });
     let fragment = layout!(FragmentKey { src, dst, id, proto, pad });
     // Map type (enum bpf_map_type), key, value.

@@ -128,6 +128,10 @@ fn run(skb: Skb, egress: bool) -> i32 {
         if direct && egress && scratch.device.has(Device::MASTER | Device::PARTLY) {
             return NEXT;
         }
+        // A masqueraded packet that has left its bridge looks like that of the socket that was set apart from it.
+        if direct && egress && forward && skb.came_by() != 0 {
+            return NEXT;
+        }
         if here && !(forward && begins_anew(flow, &scratch.packet)) {
             if !egress && forward && answered_there {
                 return dsr::forward(skb, flow, scratch);
@@ -261,7 +265,10 @@ fn follow(skb: Skb, flow: *mut Flow, scratch: &mut Scratch) -> i32 {
     touch(flow, scratch.packet.signals, scratch.now_ns);
     mark(skb, flow, scratch);
     // SAFETY: as above.
-    let (role, undecided, own) = unsafe { ((*flow).role, (*flow).undecided(), (*flow).device) };
+    let (role, undecided) = unsafe { ((*flow).role, (*flow).undecided()) };
+    // A flow that goes without a Service keeps its way.
+    // SAFETY: as above.
+    let own = unsafe { if (*flow).service == 0 { 0 } else { (*flow).device } };
     if undecided {
         let outcome = choose_source(scratch);
         if outcome != CHOSEN {

@@ -86,8 +86,7 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch, egress: 
 /// Lets a packet go that goes without a Service, but sees to it that its flow is not taken for one that does.
 #[inline(always)]
 fn pass(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
-    // Packets of the node's own that have just been translated come by here once more, and would look like such.
-    if scratch.egress || scratch.device.has(Device::PARTLY) || known.is_some() || !collides(scratch) {
+    if scratch.device.has(Device::PARTLY) || known.is_some() || !collides(skb.device(), scratch) {
         return NEXT;
     }
     let outcome = begin(scratch);
@@ -102,7 +101,33 @@ fn pass(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
 /// Whether the answers to a flow that goes without a Service would be taken for those of one that does; what sets it apart
 /// is left in `scratch.opening`. Remembers the flow for Services' flows to come.
 #[inline(never)]
-fn collides(scratch: &mut Scratch) -> bool {
+fn collides(device: u32, scratch: &mut Scratch) -> bool {
+    let request = scratch.packet.tuple;
+    if scratch.egress {
+        if !is_a_masquerade(scratch) {
+            return false;
+        }
+    } else if !looks_like_an_answer(scratch) {
+        return false;
+    }
+    scratch.opening = Opening {
+        request,
+        backend_addr: request.dst,
+        backend_port: request.dport,
+        masquerade: false,
+        apart: true,
+        service: 0,
+        backend: 0,
+        device: if scratch.egress { device } else { 0 },
+        options: 0,
+        pad: [0; 3],
+    };
+    true
+}
+
+/// The same, of what comes.
+#[inline(always)]
+fn looks_like_an_answer(scratch: &mut Scratch) -> bool {
     let request = scratch.packet.tuple;
     if !note_direct(&request, scratch.now_ns) && request.proto == proto::UDP {
         return false;
@@ -116,22 +141,20 @@ fn collides(scratch: &mut Scratch) -> bool {
         }
         return false;
     };
-    if other.role != Role::Reply as u8 || other.device != 0 || other.has(Flow::TAKEN) {
+    other.role == Role::Reply as u8 && other.device == 0 && !other.has(Flow::TAKEN)
+}
+
+/// Whether a socket of the node has the address and port that a masqueraded flow to the same backend has: it can only be one
+/// that was taken over from the kernel, whose ports are those that sockets choose from, or a socket that was bound to its
+/// port.
+#[inline(always)]
+fn is_a_masquerade(scratch: &mut Scratch) -> bool {
+    // The port behind sees the packet, too, and its answers.
+    if scratch.device.has(Device::MASTER) {
         return false;
     }
-    scratch.opening = Opening {
-        request,
-        backend_addr: request.dst,
-        backend_port: request.dport,
-        masquerade: false,
-        apart: true,
-        service: 0,
-        backend: 0,
-        device: 0,
-        options: 0,
-        pad: [0; 3],
-    };
-    true
+    scratch.room.key = scratch.packet.tuple.reversed();
+    Conntrack.get(&scratch.room.key).is_some_and(|other| other.role == Role::Unmasquerade as u8)
 }
 
 /// Asks the lookup; what it finds is left in `scratch.opening`.

@@ -9,7 +9,7 @@ use kpx_abi::{Exposure, Flags};
 
 use super::peers::{PATIENCE, Talk, connect_from, exchange};
 use super::services::{PORT, capacity, exposed, serve, servers};
-use super::world::{CLUSTER_IP, NEIGHBOUR, POD, REMOTE, World, at};
+use super::world::{BRIDGE, CLUSTER_IP, NEIGHBOUR, NODE, POD, REMOTE, World, at};
 
 /// How a flow looks to the backend: its name, the client's address, and whether the client's port is what the client has.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,6 +148,47 @@ fn a_flow_without_a_service_may_look_like_another_halfway() {
             });
         }
     });
+}
+
+/// A socket of the node has the very address and port of a masqueraded flow to the same backend, as it happens where flows
+/// keep the ports that the kernel's masquerade chose for them: those are ports that sockets choose, too.
+#[test]
+fn a_socket_of_the_node_may_have_the_port_of_a_masqueraded_flow() {
+    for (place, addresses, node) in [("remote", REMOTE, NODE), ("neighbour", NEIGHBOUR, BRIDGE)] {
+        World::with(|world| {
+            let _servers = servers(world);
+            let (_dataplane, mut tables) = world.dataplane(&capacity(), Mode::Active);
+            services(&mut tables, addresses);
+            for (family, pod) in POD.into_iter().enumerate() {
+                let (frontend, backend) = (at(CLUSTER_IP[family], 81), at(addresses[family], PORT));
+                let (mut served, answer, datagrams, before) = world.inside("pod", || {
+                    let (served, answer) = Talk::over(connect_from(&at(pod, 44_000), &frontend).unwrap()).unwrap();
+                    let (datagrams, before) = ask_from(&at(pod, 44_000), &frontend);
+                    (served, answer, datagrams, before)
+                });
+                let port_of = |answer: &str| {
+                    let seen = answer.split(' ').nth(1).and_then(|word| word.parse::<SocketAddr>().ok());
+                    let seen = seen.expect("an address with a port");
+                    assert_eq!(seen.ip().to_string(), node[family], "it is masqueraded");
+                    seen.port()
+                };
+                let own = |port: u16| at(node[family], port);
+                let (mut direct, socket, told) = world.inside("node", || {
+                    let from = own(port_of(&answer));
+                    let (direct, answer) = Talk::over(connect_from(&from, &backend).expect("it connects")).unwrap();
+                    assert!(answer.starts_with(place), "{answer}");
+                    let (socket, told) = ask_from(&own(port_of(&before)), &backend);
+                    (direct, socket, told)
+                });
+                for _ in 0..3 {
+                    served.echo(100_000);
+                    direct.echo(100_000);
+                    assert_eq!(exchange(&datagrams, &frontend, 100).unwrap(), before);
+                    assert_eq!(exchange(&socket, &backend, 100).unwrap(), told);
+                }
+            }
+        });
+    }
 }
 
 /// A socket and the answer to its first datagram.
