@@ -114,6 +114,8 @@ fn run(skb: Skb, egress: bool) -> i32 {
         let forward = role == Role::Forward as u8;
         match state {
             FlowState::Translate => {}
+            // Under way between the hooks as the flow was given back: the kernel does not know it.
+            FlowState::Pass if egress && skb.marks() & scratch.unseen != 0 => {}
             FlowState::Pass => {
                 touch(flow, scratch.packet.signals, scratch.now_ns);
                 count(Reason::PassedFlow);

@@ -69,6 +69,8 @@ impl Skb {
         came_by: ingress_ifindex;
         /// Payload of each of the segments that the device is to cut it into, bytes; 0 of a packet that stays whole.
         segment: gso_size;
+        /// The mark.
+        marks: mark;
         /// Whether a VLAN tag waits beside the packet: the VLAN's device will see it without.
         tagged: vlan_present;
     }
