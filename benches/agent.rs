@@ -96,14 +96,7 @@ struct Agent {
 
 impl Agent {
     fn start(ground: &Ground, api: &Api, folder: &Path) -> io::Result<Self> {
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: bench\n\
-             clusters:\n- name: bench\n  cluster:\n    server: http://{}\n\
-             users:\n- name: bench\n  user: {{}}\n\
-             contexts:\n- name: bench\n  context:\n    cluster: bench\n    user: bench\n",
-            api.address
-        );
-        fs_err::write(folder.join("kubeconfig"), kubeconfig)?;
+        fs_err::write(folder.join("kubeconfig"), api.kubeconfig())?;
         let (log, folder) = (folder.join("log"), folder.display());
         let (bpffs, cgroup) = (ground.paths.pins.display(), ground.paths.cgroup.display());
         let line = format!(

@@ -106,6 +106,17 @@ impl Api {
         self.state.lock().expect("no test panics in here")
     }
 
+    /// A kubeconfig that names this server.
+    pub(crate) fn kubeconfig(&self) -> String {
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
+             clusters:\n- name: test\n  cluster:\n    server: http://{}\n\
+             users:\n- name: test\n  user: {{}}\n\
+             contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n",
+            self.address
+        )
+    }
+
     /// Adds or changes an object, as given but for its version.
     pub(crate) fn put(&self, object: Value) {
         let kind = KINDS.iter().find(|(_, kind, _)| object["kind"] == *kind).expect("a kind that is served").1;
@@ -243,24 +254,6 @@ fn route(path: &str) -> Option<(Kind, Option<String>)> {
     Some((at(collection)?, Some(name.to_owned())))
 }
 
-/// RFC 7396.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        target.clone_from(patch);
-        return;
-    };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (key, value) in patch {
-        if value.is_null() {
-            target.as_object_mut().expect("it is one").remove(key);
-        } else {
-            merge(&mut target[key], value);
-        }
-    }
-}
-
 impl State {
     /// An object, read or patched: a patch of another version than the object has is refused.
     fn one(&mut self, kind: &'static str, name: String, patch: Option<&[u8]>) -> Response<Body> {
@@ -279,7 +272,7 @@ impl State {
         if !of.is_null() && *of != object["metadata"]["resourceVersion"] {
             return whole(409, &failure(409, "Conflict"));
         }
-        merge(&mut object, &patch);
+        json_patch::merge(&mut object, &patch);
         self.put(kind, object.clone());
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         if let Some((left, then)) = self.after.take() {

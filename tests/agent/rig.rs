@@ -53,14 +53,7 @@ impl<'a> Rig<'a> {
 
     fn of(paths: &'a Paths, api: Api, node: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let address = api.address;
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             clusters:\n- name: test\n  cluster:\n    server: http://{address}\n\
-             users:\n- name: test\n  user: {{}}\n\
-             contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
-        );
-        fs_err::write(folder.path().join("kubeconfig"), kubeconfig).expect("written");
+        fs_err::write(folder.path().join("kubeconfig"), api.kubeconfig()).expect("written");
         Self { paths, api, folder, node, flags: "", interval: "500ms" }
     }
 

@@ -125,14 +125,7 @@ impl Stage {
     /// An API server in the node's network namespace, and kpx told of it beside, or instead of, its files.
     pub(crate) fn api(&mut self, instead: bool) -> Api {
         let api = self.inside(Api::start);
-        let address = api.address;
-        let kubeconfig = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: test\n\
-             clusters:\n- name: test\n  cluster:\n    server: http://{address}\n\
-             users:\n- name: test\n  user: {{}}\n\
-             contexts:\n- name: test\n  context:\n    cluster: test\n    user: test\n"
-        );
-        fs_err::write(self.at("kubeconfig"), kubeconfig).unwrap();
+        fs_err::write(self.at("kubeconfig"), api.kubeconfig()).unwrap();
         let files = PathBuf::from(self.rig.option("--services-from"));
         if instead {
             let at = self.options.iter().position(|option| option == "--services-from").unwrap();

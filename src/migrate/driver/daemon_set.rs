@@ -310,24 +310,6 @@ mod tests {
         set
     }
 
-    /// RFC 7396.
-    fn merge(target: &mut Value, patch: &Value) {
-        let Value::Object(patch) = patch else {
-            target.clone_from(patch);
-            return;
-        };
-        if !target.is_object() {
-            *target = json!({});
-        }
-        for (key, value) in patch {
-            if value.is_null() {
-                target.as_object_mut().unwrap().remove(key);
-            } else {
-                merge(&mut target[key], value);
-            }
-        }
-    }
-
     fn required(terms: &Value) -> Value {
         json!({ "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } } })
     }
@@ -349,11 +331,11 @@ mod tests {
             let before = set(&affinity);
             let mut now = before.clone();
             let patch = leaving_out(&now).expect("labelled nodes are not left out");
-            merge(&mut now, &patch);
+            json_patch::merge(&mut now, &patch);
             assert_eq!(leaving_out(&now), None, "once is enough: {now}");
             assert!(terms(&now).iter().all(|term| expressions(term).iter().any(excludes)), "every term: {now}");
             let back = taking_in(&now).expect("something was added");
-            merge(&mut now, &back);
+            json_patch::merge(&mut now, &back);
             now["metadata"].as_object_mut().unwrap().remove("annotations");
             assert_eq!(now, before);
             assert_eq!(taking_in(&now), None);
