@@ -125,7 +125,7 @@ fn node(plan: &Plan) -> Table {
 }
 
 fn phases(plan: &Plan, wide: bool) -> Table {
-    let mut table = Table::new(&["PHASE", "STEP", "WHAT"]).prose();
+    let mut table = Table::new(&["PHASE", "STEP", "WHAT"]).whole(&["STEP"]).prose();
     for phase in &plan.phases {
         for step in &phase.steps {
             table.row([phase.phase.to_string(), format!("+ {}", step.step), step.text.clone()]);
