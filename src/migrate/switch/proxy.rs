@@ -165,7 +165,7 @@ fn holders(node: &Node) -> Vec<String> {
     others.collect()
 }
 
-/// Everything that speaks against kube-proxy's being away for good; empty: nothing does.
+/// Proves that kube-proxy is away for good; the error says what speaks against it.
 fn away(site: &Site<'_>, driver: &ProxyDriver) -> Result<(), ProxyError> {
     let mut seen = seen(site.node);
     if seen.is_empty() {
