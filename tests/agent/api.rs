@@ -125,11 +125,17 @@ impl Api {
 
     /// Deletes an object.
     pub(crate) fn delete(&self, kind: &'static str, name: &str) {
+        self.state().delete(kind, name);
+    }
+
+    /// Deletes an object so that no watch can tell it: all watches break off first, those that go on from before are told
+    /// 410. One step, or an open watch would bring the event before it is cut.
+    pub(crate) fn delete_unseen(&self, kind: &'static str, name: &str) {
         let mut state = self.state();
-        let mut object = state.objects.remove(&(kind, name.to_owned())).expect("it is there");
-        let version = state.next();
-        object["metadata"]["resourceVersion"] = json!(version.to_string());
-        state.tell(kind, "DELETED", object);
+        state.watchers.clear();
+        state.delete(kind, name);
+        state.oldest = state.next();
+        state.history.clear();
     }
 
     /// Sends an event that no change is behind.
@@ -145,13 +151,6 @@ impl Api {
     /// Breaks all watches off in the middle.
     pub(crate) fn cut(&self) {
         self.state().watchers.clear();
-    }
-
-    /// Forgets the history: watches that go on from before are told 410.
-    pub(crate) fn compact(&self) {
-        let mut state = self.state();
-        state.oldest = state.next();
-        state.history.clear();
     }
 
     /// Answers requests for a kind with an error status; 0: as usual.
@@ -212,6 +211,13 @@ impl State {
         let name = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
         let known = self.objects.insert((kind, name), object.clone()).is_some();
         self.tell(kind, if known { "MODIFIED" } else { "ADDED" }, object);
+    }
+
+    fn delete(&mut self, kind: &'static str, name: &str) {
+        let mut object = self.objects.remove(&(kind, name.to_owned())).expect("it is there");
+        let version = self.next();
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        self.tell(kind, "DELETED", object);
     }
 
     fn tell(&mut self, kind: &'static str, event: &str, object: Value) {

@@ -145,9 +145,7 @@ fn watches_that_break_off_or_expire_lose_nothing() {
         rig.api.put(slice("web", "web-2", 8080, "TCP", &["127.0.0.5"]));
         rig.until("a second slice", || rig.backends().len() == 2);
         let lists = rig.api.lists();
-        rig.api.delete("EndpointSlice", "ns/web-1");
-        rig.api.compact();
-        rig.api.cut();
+        rig.api.delete_unseen("EndpointSlice", "ns/web-1");
         rig.until("the deletion behind an expired watch", || rig.backends() == addresses(&["127.0.0.5:8080"]));
         assert!(rig.api.lists() > lists);
         // Late and repeated events are no news.
