@@ -10,6 +10,7 @@ use crate::inspect::conntrack::{self, Limits, Stats};
 use crate::inspect::ipset::{self, Sets};
 use crate::inspect::iptables::{Backend, Saved, Table, kube_proxys};
 use crate::inspect::ipvs::{self, Addresses, IpvsState};
+use crate::inspect::kernel::Config;
 use crate::inspect::kube::{self, KubeState};
 use crate::inspect::nftables::{self, NftablesState, OtherTable, Others};
 use crate::inspect::recent::Recent;
@@ -110,6 +111,7 @@ pub struct Facts<'t> {
     listeners: Part<Vec<Listener>>,
     processes: Part<Vec<Process>>,
     setup: Part<Setup>,
+    kernel_config: Part<Config>,
     recent: Part<Recent>,
     lock: Part<XtablesLock>,
     flows: Part<Flows>,
@@ -135,6 +137,7 @@ impl<'t> Facts<'t> {
             listeners: OnceLock::new(),
             processes: OnceLock::new(),
             setup: OnceLock::new(),
+            kernel_config: OnceLock::new(),
             recent: OnceLock::new(),
             lock: OnceLock::new(),
             flows: OnceLock::new(),
@@ -288,6 +291,14 @@ impl<'t> Facts<'t> {
     /// Files that act when the node or a program starts.
     pub fn setup(&self) -> Result<&Setup, Skip> {
         of(self.setup.get_or_init(|| self.json(Item::Setup)))
+    }
+
+    /// What the kernel was built with.
+    pub fn kernel_config(&self) -> Result<&Config, Skip> {
+        of(self.kernel_config.get_or_init(|| {
+            let text = self.text(Item::KernelConfig)?;
+            Config::parse(&text).ok_or_else(|| Skip("what was captured is no kernel configuration".to_owned()))
+        }))
     }
 
     /// What differs between the API (A) and the rules (B).

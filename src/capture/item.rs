@@ -104,6 +104,8 @@ pub enum Item {
     Processes,
     /// Files that act when the node or a program starts: JSON of [`super::Setup`].
     Setup,
+    /// The configuration that the kernel was built with, unpacked: `/proc/config.gz` or the file beside the kernel.
+    KernelConfig,
     /// kube-proxy's `/proxyMode`.
     ProxyMode,
     /// kube-proxy's `/configz`.
@@ -131,7 +133,7 @@ use Variant::{Legacy, Nft};
 
 impl Item {
     /// Every item, in the order in which a snapshot takes them: what changes fastest is read close together.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Host,
         Self::IptablesSave(V4, Legacy),
         Self::IptablesSave(V6, Legacy),
@@ -162,6 +164,7 @@ impl Item {
         Self::Listeners,
         Self::Processes,
         Self::Setup,
+        Self::KernelConfig,
         Self::BpfObjects,
         Self::NftOthers,
         Self::NftTables,
@@ -195,6 +198,7 @@ impl Item {
             Self::Listeners => "listeners",
             Self::Processes => "processes",
             Self::Setup => "setup",
+            Self::KernelConfig => "kernel-config",
             Self::ProxyMode => "proxy-mode",
             Self::Configz => "configz",
             Self::Healthz => "healthz",
@@ -236,6 +240,7 @@ impl Item {
             Self::Listeners => &["listeners.json"],
             Self::Processes => &["processes.json"],
             Self::Setup => &["setup.json"],
+            Self::KernelConfig => &["kernel-config.txt"],
             Self::ProxyMode => &["proxyMode.txt"],
             Self::Configz => &["configz.json"],
             Self::Healthz => &["healthz.txt"],

@@ -14,7 +14,8 @@ use super::item::{Item, Variant};
 use super::kernel::Part;
 use super::setup::Setup;
 use super::{
-    Captured, NodeOptions, api, conntrack, ipvs, listeners, listing, locks, nft, processes, proxy, recent, sysctl,
+    Captured, NodeOptions, api, conntrack, ipvs, kernel_config, listeners, listing, locks, nft, processes, proxy,
+    recent, sysctl,
 };
 use crate::model::Family;
 
@@ -71,6 +72,11 @@ impl Live {
             Item::Listeners => as_json(item, SOCKETS, listeners::read()),
             Item::Processes => as_json(item, PROCESSES, processes::read()),
             Item::Setup => as_json(item, SETUP, Setup::read(Path::new("/"))),
+            Item::KernelConfig => match kernel_config::read() {
+                Ok(Some((bytes, place))) => Ok(Captured::Present { bytes, place }),
+                Ok(None) => Ok(Captured::Absent { reason: format!("none of {KERNEL_CONFIG} is there") }),
+                Err(source) => Err(CaptureError::Kernel { item, place: KERNEL_CONFIG, source }),
+            },
             Item::ProxyMode | Item::Configz | Item::Healthz | Item::Livez | Item::Metrics => {
                 proxy::read(item).expect("kube-proxy serves these")
             }
@@ -92,6 +98,7 @@ const BPF: &str = "bpf(2)";
 const SOCKETS: &str = "/proc/net/tcp";
 const PROCESSES: &str = "/proc";
 const SETUP: &str = "/etc";
+const KERNEL_CONFIG: &str = "/proc/config.gz, /boot/config-RELEASE, /usr/lib/modules/RELEASE/config";
 
 /// How an item is read, for `capture.json`.
 pub(super) fn source(item: Item) -> String {
@@ -115,6 +122,7 @@ pub(super) fn source(item: Item) -> String {
         Item::Listeners => SOCKETS.to_owned(),
         Item::Processes => PROCESSES.to_owned(),
         Item::Setup => SETUP.to_owned(),
+        Item::KernelConfig => KERNEL_CONFIG.to_owned(),
         Item::ProxyLog => String::new(),
         _ => proxy::url(item).or_else(|| api::source(item)).unwrap_or_else(|| joined(programs(item))),
     }

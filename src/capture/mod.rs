@@ -16,6 +16,7 @@ mod iptables;
 mod ipvs;
 mod item;
 mod kernel;
+mod kernel_config;
 mod listeners;
 mod listing;
 mod live;

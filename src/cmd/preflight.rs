@@ -7,10 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::Context;
 use super::checks::{self, Case, FailOn, FileReport, Outcome};
-use crate::capture::{Captured, Host, Item};
+use crate::capture::Node;
 use crate::preflight::{
-    self, Advice, Answer, Area, Config, Feature, Judged, Kernel, KernelError, Leaning, Places, Preflight, Sources,
-    Target, Version,
+    self, Advice, Answer, Area, Feature, Judged, Kernel, KernelError, Leaning, Places, Preflight, Sources, Target,
 };
 use crate::severity::Severity;
 use crate::ui::{Annotation, Cell, Exit, Failure, Report, Table, Tone, to_value};
@@ -76,13 +75,24 @@ impl Args {
         self.kernel_config.is_some() || self.btf.is_some() || self.kernel_version.is_some()
     }
 
-    fn kernel(&self, recorded: Option<String>) -> Result<Kernel, KernelError> {
-        let config = self.kernel_config.as_deref().map(Config::read).transpose()?;
-        let btf = self.btf.as_deref().map(preflight::read_btf).transpose()?;
-        let release = self.kernel_version.clone().or(recorded);
-        let version: Option<Version> = release.as_deref().map(str::parse).transpose()?;
-        let version = version.or_else(|| config.as_ref().and_then(Config::version));
-        Ok(Kernel { release: release.or_else(|| version.map(|v| v.to_string())), version, config, btf })
+    /// The kernel in question: the node's, if one is looked at, with what the flags tell of it; another one by its version.
+    fn kernel(&self, node: Option<&Node>) -> Result<Kernel, KernelError> {
+        let mut kernel = match (&self.kernel_version, node) {
+            (Some(release), _) => {
+                Kernel { version: Some(release.parse()?), release: Some(release.clone()), ..Kernel::default() }
+            }
+            (None, Some(node)) => Kernel::of(node),
+            (None, None) => Kernel::default(),
+        };
+        if let Some(path) = &self.kernel_config {
+            kernel.config = Some(preflight::read_config(path)?);
+        }
+        if let Some(path) = &self.btf {
+            kernel.btf = Some(preflight::read_btf(path)?);
+        }
+        kernel.version = kernel.version.or_else(|| kernel.config.as_ref()?.version());
+        kernel.release = kernel.release.or_else(|| kernel.version.map(|version| version.to_string()));
+        Ok(kernel)
     }
 }
 
@@ -90,16 +100,7 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
     let recorded = context.globals.from.is_some();
     let node = if args.is_offline() && !recorded { None } else { Some(context.node()?) };
     let live = !recorded && !args.is_offline();
-    let release = match &node {
-        Some(node) if recorded => match node.read(Item::Host)? {
-            Captured::Present { bytes, .. } => {
-                serde_json::from_slice::<Host>(&bytes).ok().map(|host| host.kernel_release)
-            }
-            Captured::Absent { .. } => None,
-        },
-        _ => None,
-    };
-    let kernel = if live { Kernel::running() } else { args.kernel(release)? };
+    let kernel = args.kernel(node.as_ref())?;
     let cgroup = preflight::cgroup_root(context.globals.cgroup());
     let cgroup = cgroup.as_deref().map_err(String::as_str);
     let trials = if live && !args.no_try {

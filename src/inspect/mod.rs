@@ -8,6 +8,7 @@ pub mod entry;
 pub mod ipset;
 pub mod iptables;
 pub mod ipvs;
+pub mod kernel;
 pub mod kube;
 pub mod nftables;
 pub mod proxy_rules;

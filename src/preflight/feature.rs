@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
 
-use super::kernel::Version;
+use crate::inspect::kernel::Version;
 use crate::severity::Severity;
 
 /// What part of a node or cluster a feature belongs to.

@@ -1,6 +1,5 @@
 //! What files say of a kernel that does not run here: its configuration, its BTF, its version.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -8,8 +7,10 @@ use fs_err as fs;
 
 use super::answer::{Answer, Basis, Finding};
 use super::feature::{Area, Feature};
+use crate::capture::{Captured, Host, Item, Node};
 use crate::error::Hinted;
 use crate::inspect::btf::{Btf, BtfError};
+use crate::inspect::kernel::{Built, Config, Version, VersionError};
 
 /// Most bytes that an unpacked file may have: no kernel comes near.
 const LARGEST: u64 = 512 << 20;
@@ -40,11 +41,8 @@ pub enum KernelError {
         source: Option<BtfError>,
     },
     /// The text is no version.
-    #[error("{text} is no kernel version")]
-    Version {
-        /// As given.
-        text: String,
-    },
+    #[error(transparent)]
+    Version(#[from] VersionError),
 }
 
 impl Hinted for KernelError {
@@ -59,82 +57,24 @@ impl Hinted for KernelError {
             Self::NoBtf { .. } => {
                 vec!["on a machine that runs this kernel, BTF is the file /sys/kernel/btf/vmlinux".to_owned()]
             }
-            Self::Version { .. } => vec!["as uname -r prints it, such as 6.1.0-56-cloud-amd64, or 6.1".to_owned()],
+            Self::Version(_) => vec!["as uname -r prints it, such as 6.1.0-56-cloud-amd64, or 6.1".to_owned()],
         }
     }
 }
 
-/// A kernel by its version, two numbers of which tell features.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub u32, pub u32);
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.0, self.1)
-    }
-}
-
-impl std::str::FromStr for Version {
-    type Err = KernelError;
-
-    fn from_str(text: &str) -> Result<Self, KernelError> {
-        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-        match (numbers.next(), numbers.next()) {
-            (Some(Ok(major)), Some(Ok(minor))) => Ok(Self(major, minor)),
-            _ => Err(KernelError::Version { text: text.to_owned() }),
-        }
-    }
-}
-
-/// The options of a kernel's configuration that are on, without `CONFIG_`: built in, or a module.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    options: BTreeMap<String, bool>,
-    version: Option<Version>,
-}
-
-impl Config {
-    /// Reads the text of a configuration; `None` if it is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let mut config = Self::default();
-        let mut lines = 0;
-        for line in text.lines() {
-            if let Some(release) = line.strip_prefix("# Linux/").and_then(|rest| rest.split_whitespace().nth(1)) {
-                config.version = release.parse().ok();
-            }
-            let Some(rest) = line.strip_prefix("CONFIG_") else {
-                lines += usize::from(line.starts_with("# CONFIG_"));
-                continue;
+/// Reads a configuration as a file, plain or packed, or out of a kernel image that has it (`CONFIG_IKCONFIG`).
+pub fn read_config(path: &Path) -> Result<Config, KernelError> {
+    let failed = |source| KernelError::Read { path: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(failed)?;
+    contents(&bytes)
+        .find_map(|bytes| {
+            let text = match embedded(&bytes) {
+                Some(packed) => gunzip(packed)?,
+                None => bytes,
             };
-            lines += 1;
-            match rest.split_once('=') {
-                Some((name, "y")) => drop(config.options.insert(name.to_owned(), true)),
-                Some((name, "m")) => drop(config.options.insert(name.to_owned(), false)),
-                _ => {}
-            }
-        }
-        (lines > 0).then_some(config)
-    }
-
-    /// Reads a configuration as a file, plain or packed, or out of a kernel image that has it (`CONFIG_IKCONFIG`).
-    pub fn read(path: &Path) -> Result<Self, KernelError> {
-        let failed = |source| KernelError::Read { path: path.to_owned(), source };
-        let bytes = fs::read(path).map_err(failed)?;
-        contents(&bytes)
-            .find_map(|bytes| {
-                let text = match embedded(&bytes) {
-                    Some(packed) => gunzip(packed)?,
-                    None => bytes,
-                };
-                Self::parse(str::from_utf8(&text).ok()?)
-            })
-            .ok_or_else(|| KernelError::NoConfig { path: path.to_owned() })
-    }
-
-    /// The version that its first lines name.
-    pub const fn version(&self) -> Option<Version> {
-        self.version
-    }
+            Config::parse(str::from_utf8(&text).ok()?)
+        })
+        .ok_or_else(|| KernelError::NoConfig { path: path.to_owned() })
 }
 
 /// The packed configuration inside a kernel image, between the marks of kernel/configs.c.
@@ -198,19 +138,19 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The running one, as far as anybody may read.
-    pub fn running() -> Self {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let places = [
-            "/proc/config.gz".to_owned(),
-            format!("/boot/config-{release}"),
-            format!("/usr/lib/modules/{release}/config"),
-        ];
+    /// A node's: of the one that runs here, its BTF as well.
+    pub fn of(node: &Node) -> Self {
+        let text = |item| match node.read(item) {
+            Ok(Captured::Present { bytes, .. }) => String::from_utf8(bytes).ok(),
+            Ok(Captured::Absent { .. }) | Err(_) => None,
+        };
+        let host = text(Item::Host).and_then(|text| serde_json::from_str::<Host>(&text).ok());
+        let release = host.map(|host| host.kernel_release);
         Self {
-            version: release.parse().ok(),
-            config: places.iter().find_map(|path| Config::read(Path::new(path)).ok()),
-            btf: read_btf(Path::new("/sys/kernel/btf/vmlinux")).ok(),
-            release: Some(release),
+            version: release.as_deref().and_then(|release| release.parse().ok()),
+            config: text(Item::KernelConfig).and_then(|text| Config::parse(&text)),
+            btf: node.is_live().then(|| read_btf(Path::new("/sys/kernel/btf/vmlinux")).ok()).flatten(),
+            release,
         }
     }
 
@@ -219,9 +159,9 @@ impl Kernel {
         let mut modules = Vec::new();
         if let Some(config) = &self.config {
             for option in feature.config {
-                match config.options.get(*option) {
-                    Some(true) => {}
-                    Some(false) => modules.push(*option),
+                match config.option(option) {
+                    Some(Built::In) => {}
+                    Some(Built::Module) => modules.push(*option),
                     None => return Finding::known(false, format!("CONFIG_{option} is not set")),
                 }
             }
@@ -283,18 +223,10 @@ impl Kernel {
 mod tests {
     use std::io::Write as _;
 
-    use super::{Config, Version, contents, embedded};
+    use super::{Built, Version, contents, embedded, read_config};
 
     const TEXT: &str =
         "# Linux/x86 6.1.192 Kernel Configuration\nCONFIG_BPF=y\nCONFIG_VETH=m\n# CONFIG_NET_XGRESS is not set\n";
-
-    #[test]
-    fn versions_of_distributors() {
-        assert_eq!("6.12.117+deb12-cloud-amd64".parse::<Version>().ok(), Some(Version(6, 12)));
-        assert_eq!("4.18".parse::<Version>().ok(), Some(Version(4, 18)));
-        assert!("newest".parse::<Version>().is_err());
-        assert!(Version(5, 10) > Version(5, 4));
-    }
 
     #[test]
     fn a_configuration_is_found_plain_packed_and_in_an_image() {
@@ -307,16 +239,13 @@ mod tests {
         for (name, bytes) in [("plain", TEXT.as_bytes()), ("gz", &packed), ("vmlinux", &vmlinux), ("vmlinuz", &image)] {
             let path = folder.path().join(name);
             fs_err::write(&path, bytes).expect("written");
-            let config = Config::read(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let config = read_config(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(config.version(), Some(Version(6, 1)), "{name}");
-            assert_eq!(
-                config.options.iter().map(|(n, y)| (n.as_str(), *y)).collect::<Vec<_>>(),
-                [("BPF", true), ("VETH", false)]
-            );
+            assert_eq!((config.option("BPF"), config.option("VETH")), (Some(Built::In), Some(Built::Module)), "{name}");
         }
         assert!(embedded(&packed).is_none() && contents(&image).any(|bytes| bytes == vmlinux));
         let path = folder.path().join("other");
         fs_err::write(&path, b"\x1f\x8b\x08 cut \x28\xb5\x2f\xfd short").expect("written");
-        assert!(Config::read(&path).is_err());
+        assert!(read_config(&path).is_err());
     }
 }

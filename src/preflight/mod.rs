@@ -15,7 +15,7 @@ use std::path::Path;
 pub use advice::{Advice, Fact, Leaning};
 pub use answer::{Answer, Basis, Finding};
 pub use feature::{Area, Feature, Target};
-pub use kernel::{Config, Kernel, KernelError, Version, read_btf};
+pub use kernel::{Kernel, KernelError, read_btf, read_config};
 pub use node::{Places, cgroup_root};
 pub use page::{page, section};
 pub use registry::{all, find};

@@ -4,7 +4,7 @@
 //! node, 7 the cluster.
 
 use super::feature::{Area, Feature};
-use super::kernel::Version;
+use crate::inspect::kernel::Version;
 use crate::severity::Severity;
 
 /// Every feature, in the order of the report.

@@ -242,6 +242,9 @@ fn of_nftables() -> Vec<Case> {
         }),
         nft("KPX-A211", "nft ip kube-proxy", |f| f.write("proxyMode.txt", "iptables")),
         nft("KPX-A212", "version 1.1.4", |f| f.nft("metainfo", |info| info["version"] = json!("1.1.4"))),
+        nft("KPX-A214", "CONFIG_NFT_FIB_IPV4: is not set; mode nftables by", |f| {
+            f.without("kernel-config.txt", "CONFIG_NFT_FIB_IPV4=");
+        }),
         nft("KPX-A134", "nft ip cni_hostport: CNI portmap (hostPorts): 1 chains", |f| {
             f.json("nft-ruleset.json", |ruleset| {
                 let objects = ruleset["nftables"].as_array_mut().expect("a list");

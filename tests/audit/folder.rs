@@ -34,6 +34,7 @@ impl Folder {
         }
         folder.write("nft-ruleset.json", "{\"nftables\": [{\"metainfo\": {\"version\": \"1.0.6\"}}]}");
         folder.write("bpf.json", "{\"programs\": [], \"links\": [], \"maps\": []}");
+        folder.write("kernel-config.txt", &fs_err::read_to_string(data("kernels/config-6.12")).expect("text"));
         folder.write("setup.json", &serde_json::to_string(&kpx::capture::Setup::default()).expect("plain"));
         folder.write("processes.json", "[{\"name\": \"kube-proxy\", \"pid\": 9, \"flags\": []}]");
         let health_checks = [30722, 31313, 32001, 32066].map(|port| (port, "kube-proxy"));

@@ -94,6 +94,28 @@ fn a_recorded_node_has_its_cluster_too() {
 }
 
 #[test]
+fn a_snapshot_has_the_configuration_of_its_kernel() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name, text: &str| fs_err::write(folder.path().join(name), text).expect("written");
+    let release = "6.12.117+deb12-cloud-amd64";
+    let host = serde_json::json!({"hostName": "n", "kernelRelease": release, "kernelVersion": "", "machine": "", "bootId": ""});
+    write("host.json", &host.to_string());
+    let from = folder.path().display().to_string();
+    let tcx = |args: &[&str]| {
+        let (_, report) = preflight(&[&["--from", from.as_str(), "--fail-on", "never"], args].concat());
+        let tcx = feature(&report, "tcx");
+        format!("{} {}", tcx["answer"].as_str().expect("a word"), tcx["basis"].as_str().expect("a word"))
+    };
+    assert_eq!(tcx(&[]), "works inferred");
+    let text = fs_err::read_to_string(config("6.12")).expect("it is committed");
+    write("kernel-config.txt", &text.replace("CONFIG_NET_XGRESS=y", "# CONFIG_NET_XGRESS is not set"));
+    assert_eq!(tcx(&[]), "does-not known");
+    // Another kernel, by its version or its own configuration, is not the recorded one.
+    assert_eq!(tcx(&["--kernel-version", release]), "works inferred");
+    assert_eq!(tcx(&["--kernel-config", &config("6.12")]), "works inferred");
+}
+
+#[test]
 fn ci_systems_get_what_they_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let junit = folder.path().join("kernel.xml").display().to_string();

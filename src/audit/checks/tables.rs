@@ -3,13 +3,14 @@
 use super::super::check::{Area, Severity};
 use super::{Check, Evidence, Facts, Found, Skip};
 use crate::inspect::iptables::ChainPolicy;
+use crate::inspect::kube::ProxyMode;
 use crate::inspect::nftables::{Notice, without_hairpin};
 use crate::model::{Family, KubeVersion};
 
 /// kube-proxy in nftables mode has no canary: only a restart makes it write everything anew at once.
 const REBUILD: &str = "kubectl -n kube-system delete pod -l k8s-app=kube-proxy --field-selector spec.nodeName=NODE";
 
-pub(super) const CHECKS: [Check; 13] = [
+pub(super) const CHECKS: [Check; 14] = [
     Check {
         id: "KPX-A201",
         area: Area::Nftables,
@@ -157,6 +158,17 @@ pub(super) const CHECKS: [Check; 13] = [
         command: "nft list chains",
         run: dropping_firewalls,
     },
+    Check {
+        id: "KPX-A214",
+        area: Area::Nftables,
+        severity: Severity::Error,
+        title: "A kernel without what nftables mode writes",
+        why: "kube-proxy's first transaction in nftables mode uses expressions (fib, numgen, reject, masquerade) that a kernel may be built without. \
+              The kernel then refuses all of it, kube-proxy ends at each start, and no Service of the node is kept.",
+        remedy: "Take a kernel with these options, or leave kube-proxy in iptables mode.",
+        command: "zgrep -E 'CONFIG_(NF_TABLES|NFT_)' /proc/config.gz /boot/config-$(uname -r)",
+        run: nftables_options,
+    },
 ];
 
 fn noticed(facts: &Facts<'_>, wanted: fn(&Notice) -> bool) -> Found {
@@ -236,4 +248,31 @@ fn dropping_firewalls(facts: &Facts<'_>) -> Found {
         }
     }
     Ok(found)
+}
+
+/// The options behind the expressions of kube-proxy's tables (its documentation of the mode; net/netfilter/Kconfig), those of
+/// IPv6 where the kernel has IPv6.
+fn nftables_options(facts: &Facts<'_>) -> Found {
+    const BOTH: [&str; 9] = [
+        "NF_TABLES",
+        "NF_TABLES_IPV4",
+        "NFT_CT",
+        "NFT_FIB",
+        "NFT_FIB_IPV4",
+        "NFT_MASQ",
+        "NFT_NAT",
+        "NFT_NUMGEN",
+        "NFT_REJECT",
+    ];
+    const V6: [&str; 2] = ["NF_TABLES_IPV6", "NFT_FIB_IPV6"];
+    let mode = &facts.kube()?.config.mode;
+    if mode.value != ProxyMode::Nftables {
+        return Ok(Vec::new());
+    }
+    let config = facts.kernel_config()?;
+    let wanted = BOTH.iter().chain(V6.iter().filter(|_| config.option("IPV6").is_some()));
+    let missing = wanted.filter(|name| config.option(name).is_none());
+    Ok(missing
+        .map(|name| Evidence::new(format!("CONFIG_{name}"), format!("is not set; mode nftables by {}", mode.source)))
+        .collect())
 }
