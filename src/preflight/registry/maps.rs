@@ -1,0 +1,68 @@
+//! Kinds of maps, and operations on them.
+
+use super::super::feature::{Area, Feature};
+use crate::inspect::kernel::Version;
+use crate::severity::Severity;
+
+pub(super) static FEATURES: [Feature; 4] = [
+    Feature {
+        id: "KPX-P201",
+        area: Area::Maps,
+        name: "lpm-trie",
+        title: "Maps of prefixes",
+        why: "Source ranges of load balancers and the networks of pods are looked up by the longest prefix.",
+        remedy: "Take a kernel of Linux 4.11 or later, or one into which its distributor has taken the feature.",
+        without: "kpx refuses to load.",
+        command: "zgrep -h 'CONFIG_BPF_SYSCALL=' /proc/config.gz /boot/config-$(uname -r)",
+        since: Some(Version(4, 11)),
+        config: &["BPF_SYSCALL"],
+        btf: Some("BPF_MAP_TYPE_LPM_TRIE"),
+        kpx: Some(Severity::Error),
+        cilium: Some(Severity::Error),
+    },
+    Feature {
+        id: "KPX-P202",
+        area: Area::Maps,
+        name: "map-batch",
+        title: "Reading and writing maps in batches",
+        why: "Ten thousand Services are written in a few calls rather than in hundred thousand.",
+        remedy: "Take a kernel of Linux 5.6 or later, or one into which its distributor has taken the feature.",
+        without: "Maps are read and written one element at a time: the same, slower.",
+        command: "zgrep -h 'CONFIG_BPF_SYSCALL=' /proc/config.gz /boot/config-$(uname -r)",
+        since: Some(Version(5, 6)),
+        config: &["BPF_SYSCALL"],
+        btf: Some("BPF_MAP_UPDATE_BATCH"),
+        kpx: Some(Severity::Warning),
+        cilium: Some(Severity::Info),
+    },
+    Feature {
+        id: "KPX-P203",
+        area: Area::Maps,
+        name: "ringbuf",
+        title: "Ring buffers",
+        why: "One buffer for events of all processors, in order.",
+        remedy: "Take a kernel of Linux 5.8 or later, or one into which its distributor has taken the feature.",
+        without: "Nothing that serves Services is lost; kpx has no use for it in this release.",
+        command: "zgrep -h 'CONFIG_BPF_SYSCALL=' /proc/config.gz /boot/config-$(uname -r)",
+        since: Some(Version(5, 8)),
+        config: &["BPF_SYSCALL"],
+        btf: Some("BPF_MAP_TYPE_RINGBUF"),
+        kpx: Some(Severity::Info),
+        cilium: Some(Severity::Info),
+    },
+    Feature {
+        id: "KPX-P204",
+        area: Area::Maps,
+        name: "memcg-accounting",
+        title: "Memory of maps counted by cgroup, not by RLIMIT_MEMLOCK",
+        why: "Before Linux 5.11 the limit of the process applies, and its default of 64 KiB is enough for no map of use.",
+        remedy: "Take a kernel of Linux 5.11 or later, or one into which its distributor has taken the feature. Before it, raise the limit: LimitMEMLOCK=infinity for systemd.",
+        without: "Loading fails where RLIMIT_MEMLOCK is low.",
+        command: "ulimit -l",
+        since: Some(Version(5, 11)),
+        config: &["BPF_SYSCALL"],
+        btf: None,
+        kpx: Some(Severity::Warning),
+        cilium: Some(Severity::Warning),
+    },
+];
