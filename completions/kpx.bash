@@ -58,6 +58,9 @@ _kpx() {
             kpx,preflight-trial)
                 cmd="kpx__subcmd__preflight__subcmd__trial"
                 ;;
+            kpx,report)
+                cmd="kpx__subcmd__report"
+                ;;
             kpx,snapshot)
                 cmd="kpx__subcmd__snapshot"
                 ;;
@@ -105,6 +108,9 @@ _kpx() {
                 ;;
             kpx__subcmd__help,preflight-trial)
                 cmd="kpx__subcmd__help__subcmd__preflight__subcmd__trial"
+                ;;
+            kpx__subcmd__help,report)
+                cmd="kpx__subcmd__help__subcmd__report"
                 ;;
             kpx__subcmd__help,snapshot)
                 cmd="kpx__subcmd__help__subcmd__snapshot"
@@ -389,7 +395,7 @@ _kpx() {
 
     case "${cmd}" in
         kpx)
-            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help"
+            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -967,7 +973,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help)
-            opts="inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help"
+            opts="inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1555,6 +1561,20 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__preflight__subcmd__trial)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__report)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -4871,6 +4891,80 @@ _kpx() {
                 return 0
             fi
             case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__report)
+            opts="-o -q -v -h --html --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --html)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
                     COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0

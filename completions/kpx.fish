@@ -60,6 +60,7 @@ complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight" -d 'Try what thi
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "explain" -d 'Explain a check of audit or preflight'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
@@ -827,6 +828,34 @@ complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l no-input -d 'Never 
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l html -d 'File to write; - for stdout' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand report" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proxy-config -d 'kube-proxy\'s configuration: a KubeProxyConfiguration, or the folder where its ConfigMap is mounted' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l health-address -d 'Where to answer /healthz and /livez' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l metrics-address -d 'Where to answer /metrics and /proxyMode' -r
@@ -1487,22 +1516,23 @@ complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-input -d 'Never as
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'

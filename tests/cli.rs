@@ -7,6 +7,7 @@ mod help;
 mod inspect;
 mod maps;
 mod path;
+mod report;
 pub(crate) mod schema;
 mod streams;
 mod tables;

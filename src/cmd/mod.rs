@@ -11,6 +11,7 @@ mod migrate;
 mod notices;
 mod path;
 mod preflight;
+mod report;
 #[cfg(test)]
 mod samples;
 mod selection;
@@ -190,6 +191,8 @@ pub enum Command {
     Explain(audit::ExplainArgs),
     /// Record a node, for reports, tests and reading elsewhere
     Snapshot(snapshot::Args),
+    /// Write what is to be known of a node as one page for a browser
+    Report(report::Args),
     /// Keep serving this node's Services, as kube-proxy did
     Agent(agent::Args),
     /// Carry this node from kube-proxy to eBPF, and back
@@ -361,6 +364,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::PreflightTrial => preflight::trial(context),
         Command::Checks => audit::page(context),
         Command::Snapshot(args) => snapshot::run(context, &args),
+        Command::Report(args) => report::run(context, &args),
         Command::Agent(args) => agent::run(context, &args),
         Command::Migrate(command) => migrate::run(context, command),
         Command::Lab(command) => lab::run(context, command),

@@ -4,6 +4,7 @@
 //! here, once for all of them.
 
 mod failure;
+mod html;
 mod layout;
 mod log;
 mod progress;
@@ -13,6 +14,7 @@ mod terminal;
 mod words;
 
 pub use failure::{Exit, Failure};
+pub use html::{Section, page};
 pub use log::LOG_VARIABLE;
 pub use progress::Progress;
 pub use report::{Annotation, Report, markdown, to_value};

@@ -30,12 +30,15 @@ pub enum Format {
     Markdown,
     /// What there is to act on as annotations of GitHub Actions.
     Github,
+    /// Tables as parts of a page: see [`super::page`]. Not for the command line.
+    #[value(skip)]
+    Html,
 }
 
 impl Format {
     /// Whether the output is for programs.
     pub const fn is_data(self) -> bool {
-        matches!(self, Self::Json | Self::Yaml | Self::Name | Self::Markdown | Self::Github)
+        matches!(self, Self::Json | Self::Yaml | Self::Name | Self::Markdown | Self::Github | Self::Html)
     }
 }
 
@@ -246,6 +249,7 @@ impl Ui {
             Format::Yaml => yaml(&envelope(report)),
             Format::Name => report.names().into_iter().map(|n| n + "\n").collect(),
             Format::Markdown => markdown(report),
+            Format::Html => report.tables(false).iter().map(super::html::table).collect(),
             Format::Github => report.annotations().unwrap_or_default().iter().map(super::Annotation::github).collect(),
         }
     }

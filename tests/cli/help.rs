@@ -49,6 +49,7 @@ fn short_help_of_the_whole() {
       preflight    Try what this kernel and node can do, or foretell it from a kernel's files
       explain      Explain a check of audit or preflight
       snapshot     Record a node, for reports, tests and reading elsewhere
+      report       Write what is to be known of a node as one page for a browser
       agent        Keep serving this node's Services, as kube-proxy did
       migrate      Carry this node from kube-proxy to eBPF, and back
       lab          Rehearse on a recorded node, inside network namespaces
