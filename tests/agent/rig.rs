@@ -1,7 +1,9 @@
 //! The agent, run as a program on ground of its own, and what is asked of it from outside.
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -93,6 +95,27 @@ impl<'a> Rig<'a> {
         Running { child: command::start("sh", ["-c", &line]).expect("the agent starts") }
     }
 
+    /// Starts it as in a container: a root that is read-only, as /proc/sys is, with the folder of this rig, BPF and cgroup file
+    /// systems and the network's sysctls mounted into it, and no capability but these.
+    pub(crate) fn start_confined(self, capabilities: &[String]) -> (Self, Running) {
+        let folder = self.folder.path().display().to_string();
+        let named: Vec<_> = capabilities.iter().map(|name| format!("+{}", name.to_lowercase())).collect();
+        let script = format!(
+            "set -e; mkdir -p {folder}/sys/net
+             mount --make-rprivate /; mount --bind {folder} {folder}; mount --bind /proc/sys/net {folder}/sys/net
+             mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; mount -o remount,bind,ro /
+             exec setpriv --no-new-privs --inh-caps=-all --bounding-set=-all,{} {} \"$@\"",
+            named.join(","),
+            env!("CARGO_BIN_EXE_kpx"),
+        );
+        let path = folder.clone() + "/confined";
+        fs_err::write(&path, format!("#!/bin/sh\nexec unshare --mount sh -c '{script}' sh \"$@\"\n")).expect("written");
+        fs_err::set_permissions(&path, Permissions::from_mode(0o755)).expect("it is ours");
+        let rig = self.with(Box::leak(format!("--proc-sys {folder}/sys").into_boxed_str()));
+        let agent = rig.start_binary(Path::new(&path));
+        (rig, agent)
+    }
+
     /// What the agents have logged so far.
     pub(crate) fn log(&self) -> String {
         fs_err::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -144,6 +167,11 @@ impl<'a> Rig<'a> {
 }
 
 impl Running {
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it as the kernel does when memory runs out.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it can be killed");
