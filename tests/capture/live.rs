@@ -232,6 +232,7 @@ fn what_is_absent_says_why() {
         .expect("kpx runs");
     assert!(output.status.success(), "{output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    crate::cli::schema::conforms(&report);
     assert_eq!((&report["kind"], &report["node"]), (&"SnapshotReport".into(), &"node-x".into()));
     let manifest: Value =
         serde_json::from_slice(&fs_err::read(target.join("capture.json")).expect("capture.json")).expect("JSON");

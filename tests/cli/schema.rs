@@ -113,3 +113,53 @@ fn the_report_of_an_audit_is_what_its_schema_says() {
     check(&schema, &schema, &damaged, "", &mut wrong);
     assert!(wrong.iter().any(|line| line.starts_with("/items/0/severity: ")), "{wrong:#?}");
 }
+
+fn json(args: &[&str]) -> Value {
+    let ended = run(&[args, &["-o", "json"]].concat());
+    serde_json::from_str(&ended.out).unwrap_or_else(|e| panic!("{args:?}: {e}\n{}", ended.err))
+}
+
+#[test]
+fn explanations_and_the_version_are_what_their_schemas_say() {
+    for id in ["KPX-A101", "KPX-P301"] {
+        conforms(&json(&["explain", id]));
+    }
+    conforms(&json(&["version"]));
+}
+
+#[test]
+fn differences_of_every_sort_are_what_their_schema_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in fs_err::read_dir(project("tests/data/lab/node")).expect("it is there") {
+        let path = entry.expect("it can be read").path();
+        fs_err::copy(&path, folder.path().join(path.file_name().expect("a name"))).expect("copied");
+    }
+    let services = folder.path().join("services.json");
+    let mut list: Value = serde_json::from_slice(&fs_err::read(&services).expect("read")).expect("JSON");
+    let items = list["items"].as_array_mut().expect("a list");
+    let by_name = |items: &mut Vec<Value>, name: &str| {
+        items.iter().position(|item| item["metadata"]["name"] == name).unwrap_or_else(|| panic!("{name} is there"))
+    };
+    // One that the rules lack, one with other backends than they have, and one with another health check.
+    let at = by_name(items, "kube-dns");
+    items[at]["spec"]["ports"][0]["port"] = 5353.into();
+    let at = by_name(items, "session");
+    items[at]["spec"]["sessionAffinity"] = "None".into();
+    for item in items {
+        if item["spec"]["healthCheckNodePort"].is_u64() {
+            item["spec"]["healthCheckNodePort"] = 30_999.into();
+        }
+    }
+    fs_err::write(&services, list.to_string()).expect("written");
+    let from = folder.path().display().to_string();
+    let document = json(&["diff", "api", "iptables", "--from", &from]);
+    conforms(&document);
+    let sorts: std::collections::BTreeSet<_> =
+        document["items"].as_array().expect("a list").iter().filter_map(|item| item["difference"].as_str()).collect();
+    assert_eq!(sorts.into_iter().collect::<Vec<_>>(), ["frontend", "health-check", "only-in-a", "only-in-b"]);
+    let Some(small) = crate::support::recordings().map(|folder| folder.join("small")) else { return };
+    let (node, api) = (small.join("ipvs/running").display().to_string(), small.join("api").display().to_string());
+    let document = json(&["diff", "api", "ipvs", "--from", &node, "--services-from", &api]);
+    conforms(&document);
+    assert!(document["by_ipvs_mode"].as_array().is_some_and(|list| !list.is_empty()));
+}
