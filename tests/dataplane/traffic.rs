@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 const CLASSES: usize = 7;
 
 const KPX: &str = env!("CARGO_BIN_EXE_kpx");
-/// How much longer than in quiet the longest gap of a flow may be, on a machine that does other things too.
+/// How much longer than in quiet the longest gap of a flow may be, on a machine that does other things too: it shows a flow that
+/// stands still, where the numbers are the benchmarks' business.
 const TIMES: f64 = 4.0;
-const MARGIN_US: f64 = 250_000.0;
+const MARGIN_US: f64 = 1_500_000.0;
 
 struct Program {
     child: Child,
