@@ -9,6 +9,7 @@ pub mod audit;
 pub mod capture;
 pub mod cmd;
 pub mod dataplane;
+pub mod doctor;
 pub mod error;
 pub mod failpoint;
 pub mod inspect;

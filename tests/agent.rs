@@ -11,7 +11,7 @@ mod manifests;
 mod repair;
 pub(crate) mod rig;
 mod rules;
-mod serving;
+pub(crate) mod serving;
 mod streams;
 mod upgrade;
 mod xdp;

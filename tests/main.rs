@@ -10,6 +10,7 @@ mod cli;
 mod conformance;
 mod conntrack;
 mod dataplane;
+mod doctor;
 mod hostile;
 mod iptables;
 mod ipvs;

@@ -6,7 +6,7 @@ use std::thread;
 use super::check::{Area, Evidence, Skip};
 use super::flows::Flows;
 use crate::capture::{BpfObjects, Captured, Item, Listener, Node, Process, Setup, Variant, XtablesLock};
-use crate::inspect::conntrack::{self, Limits, Stats};
+use crate::inspect::conntrack::{Limits, Stats};
 use crate::inspect::ipset::{self, Sets};
 use crate::inspect::iptables::{Backend, Saved, Table, kube_proxys};
 use crate::inspect::ipvs::{self, Addresses, IpvsState};
@@ -213,12 +213,7 @@ impl<'t> Facts<'t> {
 
     /// The flows of connection tracking, counted by the Services that packets meet.
     pub fn flows(&self) -> Result<&Flows, Skip> {
-        of(self.flows.get_or_init(|| {
-            let programmed = self.programmed()?;
-            let mut flows = Flows::counter(programmed.table);
-            conntrack::read_node(self.raw.node, |entry| flows.add(entry)).map_err(|e| Skip::because(&e))?;
-            Ok(flows.finish())
-        }))
+        of(self.flows.get_or_init(|| Flows::read(self.raw.node, self.programmed()?.table)))
     }
 
     /// IPVS, with kube-proxy's sets, addresses and rules around it.

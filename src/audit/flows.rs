@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::inspect::conntrack::{Carried, Census, Entry};
+use super::check::Skip;
+use crate::capture::Node;
+use crate::inspect::conntrack::{self, Carried, Census, Entry};
 use crate::model::{Exposure, Protocol, ServiceTable};
 
 /// Flows counted.
@@ -24,7 +26,7 @@ pub struct Flows {
 }
 
 /// [`Flows`] while the entries are read.
-pub(super) struct Counter<'t> {
+struct Counter<'t> {
     census: Census<'t>,
     node_ports: BTreeMap<(u16, Protocol), BTreeMap<IpAddr, u64>>,
 }
@@ -33,8 +35,15 @@ pub(super) struct Counter<'t> {
 const MOST_ADDRESSES: usize = 1000;
 
 impl Flows {
+    /// Reads the flows of a node's connection tracking and counts them by the Services of a table.
+    pub fn read(node: &Node, table: &ServiceTable) -> Result<Self, Skip> {
+        let mut flows = Self::counter(table);
+        conntrack::read_node(node, |entry| flows.add(entry)).map_err(|e| Skip::because(&e))?;
+        Ok(flows.finish())
+    }
+
     /// Counts entries by the Services of a table.
-    pub(super) fn counter(table: &ServiceTable) -> Counter<'_> {
+    fn counter(table: &ServiceTable) -> Counter<'_> {
         let node_ports = table.frontends().iter().filter(|f| f.key.exposure == Exposure::NodePort);
         Counter {
             census: Census::new(table),
@@ -44,7 +53,7 @@ impl Flows {
 }
 
 impl Counter<'_> {
-    pub(super) fn add(&mut self, entry: &Entry) {
+    fn add(&mut self, entry: &Entry) {
         self.census.add(entry);
         let asked = entry.original.destination;
         // Others have ports with these numbers, too: what goes there is translated by nobody.
@@ -57,7 +66,7 @@ impl Counter<'_> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Flows {
+    fn finish(mut self) -> Flows {
         let mut by_service: BTreeMap<String, u64> = BTreeMap::new();
         for count in self.census.services() {
             *by_service.entry(count.frontend.display_name()).or_default() += count.open;

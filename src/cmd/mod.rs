@@ -5,6 +5,7 @@ mod audit;
 mod checks;
 mod completions;
 mod diff;
+mod doctor;
 mod inspect;
 mod lab;
 mod migrate;
@@ -180,6 +181,11 @@ pub enum Command {
     Diff(diff::Args),
     /// Follow a packet: which rules and maps it meets in each dataplane, and where it ends
     Path(path::Args),
+    /// Find out why a Service does not work, from the API to a connection
+    Doctor(doctor::Args),
+    /// Connect from elsewhere, on behalf of doctor
+    #[command(hide = true)]
+    DoctorProbe,
     /// Judge what the old dataplanes left on a node: what is wrong, and what to do
     Audit(audit::Args),
     /// Try what this kernel and node can do, or foretell it from a kernel's files
@@ -358,6 +364,8 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Inspect(command) => inspect::run(context, command),
         Command::Diff(args) => diff::run(context, &args),
         Command::Path(args) => path::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
+        Command::DoctorProbe => doctor::probe(context),
         Command::Audit(args) => audit::run(context, &args),
         Command::Explain(args) => audit::explain(context, &args),
         Command::Preflight(args) => preflight::run(context, &args),

@@ -16,7 +16,7 @@ pub use advice::{Advice, Fact, Leaning};
 pub use answer::{Answer, Basis, Finding};
 pub use feature::{Area, Feature, Target};
 pub use kernel::{Kernel, KernelError, read_btf, read_config};
-pub use node::{Places, cgroup_root};
+pub use node::{Places, cgroup_root, pod_processes};
 pub use page::{page, section};
 pub use registry::{all, find};
 

@@ -65,23 +65,33 @@ fn cgroup2(cgroup: Result<&Path, &str>) -> Finding {
     }
 }
 
+/// Processes of pods that are to be seen from here, each with its path in cgroup2 as the kernel tells it.
+fn pod_paths() -> std::io::Result<Vec<(u32, String)>> {
+    let number = |process: &fs::DirEntry| process.file_name().to_str().and_then(|name| name.parse().ok());
+    let found = fs::read_dir("/proc")?.flatten().filter_map(|process| {
+        let pid = number(&process)?;
+        // Processes come and go.
+        let text = fs::read_to_string(process.path().join("cgroup")).ok()?;
+        let unified = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+        text.contains("kubepods").then(|| (pid, unified.to_owned()))
+    });
+    Ok(found.collect())
+}
+
+/// Processes of pods that are to be seen from here.
+pub fn pod_processes() -> Vec<u32> {
+    pod_paths().unwrap_or_default().into_iter().map(|(pid, _)| pid).collect()
+}
+
 /// Where the processes of pods are: their path in cgroup2, as the kernel tells it for each process.
 fn pods(cgroup: Result<&Path, &str>) -> Finding {
     let Ok(mount) = cgroup else { return Finding::known(false, "there is no cgroup2") };
-    let Ok(processes) = fs::read_dir("/proc") else { return Finding::unknown("/proc cannot be read") };
+    let Ok(processes) = pod_paths() else { return Finding::unknown("/proc cannot be read") };
+    let count = processes.len();
     let mut pods = BTreeSet::new();
-    let mut count = 0;
-    for process in
-        processes.flatten().filter(|p| p.file_name().to_string_lossy().starts_with(|c: char| c.is_ascii_digit()))
-    {
-        // Processes come and go.
-        let Ok(text) = fs::read_to_string(process.path().join("cgroup")) else { continue };
-        let Some(unified) = text.lines().find_map(|line| line.strip_prefix("0::")) else { continue };
-        if text.contains("kubepods") {
-            count += 1;
-            let top = unified.split('/').take_while(|part| !part.contains("-pod") && !part.starts_with("pod"));
-            pods.insert(top.collect::<Vec<_>>().join("/"));
-        }
+    for (_, unified) in processes {
+        let top = unified.split('/').take_while(|part| !part.contains("-pod") && !part.starts_with("pod"));
+        pods.insert(top.collect::<Vec<_>>().join("/"));
     }
     if pods.is_empty() {
         return Finding::unknown("no process of a pod is to be seen from here");

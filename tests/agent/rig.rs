@@ -79,6 +79,14 @@ impl<'a> Rig<'a> {
         self.start_binary(Path::new(env!("CARGO_BIN_EXE_kpx")))
     }
 
+    /// Lets an agent serve and go: what it attached and wrote stays.
+    #[track_caller]
+    pub(crate) fn start_and_kill(&self) {
+        let agent = self.start();
+        self.until_healthy();
+        agent.kill();
+    }
+
     /// Starts the agent of this binary.
     pub(crate) fn start_binary(&self, binary: &Path) -> Running {
         let at = |name: &str| self.folder.path().join(name).display().to_string();

@@ -16,10 +16,10 @@ const OTHER_CLUSTER_IP: [&str; 2] = ["10.96.0.11", "fd96::11"];
 const OTHER_VIP: [&str; 2] = ["203.0.113.11", "fd20::11"];
 /// A pod that is not there at the beginning.
 const LATE: [&str; 2] = ["10.244.1.4", "fd44:1::4"];
-pub(super) const FLAGS: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16";
+pub(crate) const FLAGS: &str = "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16";
 
 /// A Service of both families for TCP and UDP at port 80, and at a NodePort.
-pub(super) fn both(name: &str, cluster_ip: [&str; 2], vip: [&str; 2], node_port: u16) -> Value {
+pub(crate) fn both(name: &str, cluster_ip: [&str; 2], vip: [&str; 2], node_port: u16) -> Value {
     let mut service = service(name, cluster_ip[0], 80, "TCP");
     let port =
         |name: &str, protocol: &str| json!({ "name": name, "port": 80, "protocol": protocol, "nodePort": node_port });
@@ -43,7 +43,7 @@ pub(super) fn endpoints(service: &str, addresses: [&str; 2], on: &str) -> [Value
 }
 
 /// Two Services: the backend of the first is on the node, that of the second on another one.
-pub(super) fn rig(world: &World) -> Rig<'_> {
+pub(crate) fn rig(world: &World) -> Rig<'_> {
     let rig = Rig::at(&world.paths).with(FLAGS);
     let mut own = node();
     own["status"]["addresses"] = json!(NODE.map(|address| json!({ "type": "InternalIP", "address": address })));

@@ -43,6 +43,11 @@ impl Agent {
         agent
     }
 
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a command, returns the answer.
     pub(crate) fn ask(&mut self, command: impl std::fmt::Display) -> String {
         self.tell(command);

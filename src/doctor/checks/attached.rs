@@ -1,0 +1,188 @@
+//! Where kpx's programs are, and who is in front of them.
+
+use super::super::patient::cgroup_of;
+use super::super::serving::{Kpx, Serving};
+use super::{Ailment, Cause, Evidence, Finding, Patient};
+use crate::dataplane::{self, Attachment, Mode, NodeDevice, carries_packets, hooks_in_front};
+use crate::error::with_causes;
+use crate::inspect::bpf;
+use crate::inspect::cilium;
+use crate::model::Protocol;
+use crate::preflight;
+
+/// kpx's dataplane, or why there is none to look at.
+fn kpx<'p>(patient: &'p Patient<'_>) -> Result<&'p Kpx, Finding> {
+    match &patient.serving {
+        Serving::Kpx(kpx) => Ok(kpx),
+        Serving::Unknown(why) => Err(Finding::Unknown(why.clone())),
+        Serving::Rules(_) | Serving::Nobody => Err(Finding::Unknown("kpx is not on this node".to_owned())),
+    }
+}
+
+pub(super) fn sockets(patient: &Patient<'_>) -> Finding {
+    let kpx = match kpx(patient) {
+        Ok(kpx) => kpx,
+        Err(finding) => return finding,
+    };
+    if !patient.is_general() && patient.wanted.frontends().iter().all(|f| f.key.protocol == Protocol::Sctp) {
+        return Finding::Passed("no hook sees sockets of SCTP: devices serve it".to_owned());
+    }
+    let cgroup = match &kpx.cgroup {
+        Ok(cgroup) => cgroup,
+        Err(why) => return Finding::Unknown(why.clone()),
+    };
+    let next = "kpx inspect cgroups";
+    let ailment = |text| Finding::Failed(Ailment::new(Cause::SocketsNotAttached, text, next));
+    match kpx.dataplane.attachment() {
+        Err(error) => return Finding::Failed(Ailment::new(Cause::OtherCgroup, with_causes(&error), next)),
+        Ok(Attachment::Detached) => return ailment(format!("no hook is attached to {}", cgroup.display())),
+        Ok(Attachment::Partly(missing)) => {
+            return ailment(format!("not attached to {}: {}", cgroup.display(), missing.join(", ")));
+        }
+        Ok(Attachment::Attached) => {}
+    }
+    let outside =
+        |pid: &u32| cgroup_of(&pid.to_string()).ok().filter(|at| !at.starts_with(cgroup)).map(|at| (*pid, at));
+    let pods = patient.asked.pod.map_or_else(preflight::pod_processes, |pid| vec![pid]);
+    let elsewhere: Vec<_> = pods.iter().filter_map(outside).collect();
+    if elsewhere.is_empty() {
+        let of = if pods.is_empty() {
+            "no process of a pod was seen".to_owned()
+        } else {
+            format!(
+                "{} below it",
+                match pods.len() {
+                    1 => "a process of a pod is".to_owned(),
+                    n => format!("{n} processes of pods are"),
+                }
+            )
+        };
+        return Finding::Passed(format!("all on {}; {of}", cgroup.display()));
+    }
+    let text = format!(
+        "{} of pods not below {}, where the hooks are: their sockets are not seen",
+        if elsewhere.len() == 1 { "a process".to_owned() } else { format!("{} processes", elsewhere.len()) },
+        cgroup.display()
+    );
+    let evidence =
+        elsewhere.iter().take(5).map(|(pid, at)| Evidence::new(format!("process {pid}"), at.display().to_string()));
+    Finding::Failed(Ailment::new(Cause::OtherCgroup, text, "kpx agent --cgroup DIR").with(evidence))
+}
+
+pub(super) fn devices(patient: &Patient<'_>) -> Finding {
+    let kpx = match kpx(patient) {
+        Ok(kpx) => kpx,
+        Err(finding) => return finding,
+    };
+    let both = kpx.dataplane.devices().and_then(|with| Ok((with, dataplane::node_devices()?)));
+    let (recorded, all) = match both {
+        Ok(both) => both,
+        Err(error) => return Finding::Unknown(with_causes(&error)),
+    };
+    // A device that pins or maps remember may have lost its programs since.
+    let attached = bpf::devices(&kpx.paths.pins).unwrap_or_default();
+    let runs = |device: &NodeDevice| attached.iter().any(|on| on.interface == device.index && on.ours);
+    let with: Vec<&NodeDevice> = recorded.iter().filter(|device| runs(device)).collect();
+    let lost = recorded.iter().filter(|device| !runs(device));
+    let bare: Vec<&NodeDevice> = all
+        .iter()
+        .filter(|device| {
+            device.name != "lo" && carries_packets(device) && !recorded.iter().any(|d| d.index == device.index)
+        })
+        .chain(lost)
+        .collect();
+    let names = |devices: &[&NodeDevice]| devices.iter().map(|d| d.name.as_str()).collect::<Vec<_>>().join(", ");
+    let next = "kpx inspect devices";
+    if with.is_empty() {
+        let text = "no device has the packet path: clients outside, and pods that no hook sees, are not served";
+        let ailment = Ailment::new(Cause::DevicesNotAttached, text, next);
+        return if kpx.beside_rules() {
+            Finding::Passed("none has them: kube-proxy's rules serve clients outside".to_owned())
+        } else {
+            Finding::Failed(ailment.with([Evidence::new("devices", names(&bare))]))
+        };
+    }
+    // Where the client that complains comes by, else where everybody outside does.
+    let outside =
+        [std::net::Ipv4Addr::new(192, 0, 2, 1).into(), std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()];
+    let clients = patient.asked.client.map_or(outside.to_vec(), |ip| vec![ip]);
+    let by = clients
+        .iter()
+        .filter_map(|ip| patient.around.interface_to(*ip))
+        .find(|name| bare.iter().any(|d| d.name == *name));
+    match by {
+        Some(name) => {
+            let text = format!("{name}, by which clients come, has no program of kpx");
+            let evidence =
+                [Evidence::new("devices with them", names(&with)), Evidence::new("devices without", names(&bare))];
+            Finding::Failed(Ailment::new(Cause::DevicesNotAttached, text, next).with(evidence))
+        }
+        None if bare.is_empty() => Finding::Passed(format!("on {}", names(&with))),
+        None => Finding::Passed(format!("on {}; not on {}", names(&with), names(&bare))),
+    }
+}
+
+pub(super) fn first(patient: &Patient<'_>) -> Finding {
+    let kpx = match kpx(patient) {
+        Ok(kpx) => kpx,
+        Err(finding) => return finding,
+    };
+    let mut evidence = Vec::new();
+    let paths = match &kpx.cgroup {
+        Ok(cgroup) => dataplane::Paths { cgroup: cgroup.clone(), ..kpx.paths.clone() },
+        Err(why) => return Finding::Unknown(why.clone()),
+    };
+    match hooks_in_front(&paths) {
+        Ok(hooks) => evidence.extend(hooks.into_iter().map(|hook| {
+            Evidence::new(
+                format!("{} of {}", hook.hook, hook.cgroup.display()),
+                format!("program {} {} runs before kpx's", hook.program_id, hook.name),
+            )
+        })),
+        Err(error) => return Finding::Unknown(with_causes(&error)),
+    }
+    let attached = bpf::devices(&kpx.paths.pins).unwrap_or_default();
+    for on in attached.iter().filter(|on| !on.ours) {
+        let before = |other: &&bpf::OnDevice| {
+            other.ours && (other.interface, other.hook) == (on.interface, on.hook) && on.order < other.order
+        };
+        if attached.iter().any(|other| before(&other)) {
+            let text = format!("program {} {} runs before kpx's", on.program_id, on.program);
+            evidence.push(Evidence::new(format!("{} of {}", on.hook, on.device), text));
+        }
+    }
+    if let Ok(state) = cilium::Pins::new(&patient.cilium).state() {
+        let (table, ..) = cilium::lift(&state);
+        let both = patient.wanted.frontends().iter().filter(|f| !table.at(f.key.address()).is_empty());
+        evidence
+            .extend(both.map(|f| Evidence::new(format!("Cilium's maps {}", f.key), "Cilium has the frontend, too")));
+    }
+    // What the hooks know nothing of they do not count by Service.
+    let would_count = kpx.mode != Mode::Off && !patient.has.frontends().is_empty();
+    let unseen = would_count
+        && patient.counted == Some(false)
+        && kpx.dataplane.attachment().is_ok_and(|a| a == Attachment::Attached);
+    let next = "kpx inspect cgroups -o wide";
+    match (evidence.is_empty(), patient.counted) {
+        (true, Some(true)) => {
+            Finding::Passed("nobody runs before kpx, and kpx counted the host's connection".to_owned())
+        }
+        (true, _) if !unseen => Finding::Passed("nobody runs before kpx".to_owned()),
+        (true, _) => {
+            let text = "the host's connection was made, and kpx's hooks did not count it";
+            Finding::Failed(Ailment::new(Cause::SomebodyInFront, text, next))
+        }
+        (false, _) if unseen => {
+            let text = "the host's connection was made, and kpx's hooks did not see the Service's address: a program in front decided";
+            Finding::Failed(Ailment::new(Cause::SomebodyInFront, text, next).with(evidence))
+        }
+        (false, counted) => {
+            let text = if counted == Some(true) {
+                "programs of others run before kpx's; the host's connection came through to kpx"
+            } else {
+                "programs of others run before kpx's, and may decide first"
+            };
+            Finding::Remark(Ailment::new(Cause::SomebodyInFront, text, next).with(evidence))
+        }
+    }
+}
