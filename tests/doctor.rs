@@ -96,6 +96,7 @@ fn a_service_that_works_has_no_cause_and_one_missing_after_the_migration_has() {
         visit("ns/wep").is("api", "no-such-service");
         visit("10.96.0.11").is("api", "no-such-address");
         visit("10.96.0.10:81").is("api", "no-such-address");
+        assert_eq!(visit("10.96.0.10:81").result("sockets"), "passed");
         visit("127.0.0.1:8080").is("api", "no-such-address");
         let mut headless = service("headless", "None", 80, "TCP");
         headless["spec"]["clusterIPs"] = json!(["None"]);

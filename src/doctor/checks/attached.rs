@@ -24,7 +24,8 @@ pub(super) fn sockets(patient: &Patient<'_>) -> Finding {
         Ok(kpx) => kpx,
         Err(finding) => return finding,
     };
-    if !patient.is_general() && patient.wanted.frontends().iter().all(|f| f.key.protocol == Protocol::Sctp) {
+    let wanted = patient.wanted.frontends();
+    if !wanted.is_empty() && wanted.iter().all(|f| f.key.protocol == Protocol::Sctp) {
         return Finding::Passed("no hook sees sockets of SCTP: devices serve it".to_owned());
     }
     let cgroup = match &kpx.cgroup {
@@ -99,7 +100,9 @@ pub(super) fn devices(patient: &Patient<'_>) -> Finding {
         return if kpx.beside_rules() {
             Finding::Passed("none has them: kube-proxy's rules serve clients outside".to_owned())
         } else {
-            Finding::Failed(ailment.with([Evidence::new("devices", names(&bare))]))
+            Finding::Failed(
+                ailment.with(bare.iter().map(|device| Evidence::new(device.name.as_str(), "has no program of kpx"))),
+            )
         };
     }
     // Where the client that complains comes by, else where everybody outside does.

@@ -86,6 +86,9 @@ fn is_full(used: &MapUse) -> bool {
 }
 
 pub(super) fn udp(patient: &Patient<'_>) -> Finding {
+    if patient.wanted.frontends().is_empty() {
+        return Finding::Unknown("there is no frontend".to_owned());
+    }
     let datagrams = patient.wanted.filter(|frontend| frontend.key.protocol == Protocol::Udp);
     if datagrams.frontends().is_empty() {
         return Finding::Passed("there is no UDP port".to_owned());

@@ -63,7 +63,7 @@ pub(super) fn programmed(patient: &Patient<'_>) -> Finding {
         };
     };
     let missing = found.iter().filter(|d| matches!(d, Difference::OnlyInA(_))).count();
-    let all_missing = missing == wanted.frontends().len();
+    let all_missing = missing > 0 && missing == wanted.frontends().len();
     let (cause, text) = match first {
         _ if all_missing => (Cause::NotProgrammed, format!("{via} has nothing of it")),
         _ if missing > 0 => (Cause::NotProgrammed, format!("{via} lacks {}", count(missing, "frontend"))),
