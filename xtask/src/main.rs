@@ -1,7 +1,8 @@
-//! Tasks of the project: `cargo xtask demo | test | vm | ebpf | generate | bench`.
+//! Tasks of the project: `cargo xtask demo | test | vm | ebpf | generate | bench | dist`.
 
 mod bench;
 mod demo;
+mod dist;
 mod ebpf;
 mod generate;
 mod kernels;
@@ -36,6 +37,8 @@ enum Task {
     Generate(generate::Args),
     /// Run the benchmarks
     Bench(bench::Args),
+    /// Make a Debian package, a tarball and their checksums, and try the package out
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Ebpf(args) => ebpf::run(&args),
         Task::Generate(args) => generate::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args),
     };
     if let Err(error) = done {
         shell::say(&format!("error: {error:#}"));
