@@ -31,6 +31,12 @@ _kpx() {
             kpx,diff)
                 cmd="kpx__subcmd__diff"
                 ;;
+            kpx,doctor)
+                cmd="kpx__subcmd__doctor"
+                ;;
+            kpx,doctor-probe)
+                cmd="kpx__subcmd__doctor__subcmd__probe"
+                ;;
             kpx,explain)
                 cmd="kpx__subcmd__explain"
                 ;;
@@ -64,6 +70,9 @@ _kpx() {
             kpx,snapshot)
                 cmd="kpx__subcmd__snapshot"
                 ;;
+            kpx,top)
+                cmd="kpx__subcmd__top"
+                ;;
             kpx,version)
                 cmd="kpx__subcmd__version"
                 ;;
@@ -81,6 +90,12 @@ _kpx() {
                 ;;
             kpx__subcmd__help,diff)
                 cmd="kpx__subcmd__help__subcmd__diff"
+                ;;
+            kpx__subcmd__help,doctor)
+                cmd="kpx__subcmd__help__subcmd__doctor"
+                ;;
+            kpx__subcmd__help,doctor-probe)
+                cmd="kpx__subcmd__help__subcmd__doctor__subcmd__probe"
                 ;;
             kpx__subcmd__help,explain)
                 cmd="kpx__subcmd__help__subcmd__explain"
@@ -114,6 +129,9 @@ _kpx() {
                 ;;
             kpx__subcmd__help,snapshot)
                 cmd="kpx__subcmd__help__subcmd__snapshot"
+                ;;
+            kpx__subcmd__help,top)
+                cmd="kpx__subcmd__help__subcmd__top"
                 ;;
             kpx__subcmd__help,version)
                 cmd="kpx__subcmd__help__subcmd__version"
@@ -395,7 +413,7 @@ _kpx() {
 
     case "${cmd}" in
         kpx)
-            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
+            opts="-o -q -v -h -V --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help --version inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -411,6 +429,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -465,7 +487,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__agent)
-            opts="-o -q -v -h --proxy-config --health-address --metrics-address --paths --devices --xdp --xdp-devices --dsr --backend-selection --maglev-size --proc-sys --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --proxy-config --health-address --metrics-address --paths --devices --xdp --xdp-devices --dsr --backend-selection --maglev-size --proc-sys --interval --map-size --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -535,6 +557,10 @@ _kpx() {
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -587,7 +613,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__audit)
-            opts="-o -q -v -h --min-severity --fail-on --ignore --measure --report --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help all iptables nftables ipvs conntrack bpf node services"
+            opts="-o -q -v -h --min-severity --fail-on --ignore --measure --report --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help all iptables nftables ipvs conntrack bpf node services"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -619,6 +645,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -673,7 +703,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__checks)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -689,6 +719,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -743,7 +777,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__completions)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help bash elvish fish powershell zsh"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help bash elvish fish powershell zsh"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -759,6 +793,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -813,7 +851,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__diff)
-            opts="-n -o -q -v -h --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help api iptables nftables ipvs ebpf cilium api iptables nftables ipvs ebpf cilium"
+            opts="-n -o -q -v -h --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help api iptables nftables ipvs ebpf cilium api iptables nftables ipvs ebpf cilium"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -849,6 +887,170 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__doctor)
+            opts="-o -q -v -h --from-ip --pod-process --no-connect --listen --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --from-ip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --pod-process)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__doctor__subcmd__probe)
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -903,7 +1105,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__explain)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -919,6 +1121,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -973,7 +1179,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help)
-            opts="inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
+            opts="inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1043,6 +1249,34 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__diff)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__doctor__subcmd__probe)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1602,6 +1836,20 @@ _kpx() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        kpx__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         kpx__subcmd__help__subcmd__version)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1617,7 +1865,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1633,6 +1881,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -1687,7 +1939,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__affinity)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1739,6 +1991,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -1793,7 +2049,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__backends)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1845,6 +2101,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -1899,7 +2159,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__cgroups)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1915,6 +2175,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -1969,7 +2233,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__conntrack)
-            opts="-n -w -o -q -v -h --via --by --names --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --by --names --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2031,6 +2295,10 @@ _kpx() {
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -2083,7 +2351,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__devices)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2099,6 +2367,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2377,7 +2649,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__ipvs)
-            opts="-n -o -q -v -h --foreign --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -o -q -v -h --foreign --namespace --service --address --port --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2413,6 +2685,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2467,7 +2743,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__links)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2483,6 +2759,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2537,7 +2817,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__maglev)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2589,6 +2869,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2643,7 +2927,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__map)
-            opts="-w -o -q -v -h --limit --zeros --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-w -o -q -v -h --limit --zeros --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2667,6 +2951,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2721,7 +3009,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__maps)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2737,6 +3025,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2791,7 +3083,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__nat)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2843,6 +3135,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2897,7 +3193,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__programs)
-            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --ours --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2913,6 +3209,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -2967,7 +3267,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__service)
-            opts="-w -o -q -v -h --limit --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-w -o -q -v -h --limit --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2991,6 +3291,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3045,7 +3349,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__inspect__subcmd__services)
-            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-n -w -o -q -v -h --via --namespace --service --address --port --limit --offset --watch --interval --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3097,6 +3401,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3151,7 +3459,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help demo up down list traffic serve client help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help demo up down list traffic serve client help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3167,6 +3475,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3221,7 +3533,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__client)
-            opts="-o -q -v -h --join --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --join --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3241,6 +3553,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3295,7 +3611,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__demo)
-            opts="-o -q -v -h --name --hold --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --name --hold --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3331,6 +3647,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3385,7 +3705,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__down)
-            opts="-o -q -v -h --all --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --all --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3401,6 +3721,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3581,7 +3905,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__list)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3597,6 +3921,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3651,7 +3979,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__serve)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3667,6 +3995,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3721,7 +4053,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__traffic)
-            opts="-o -q -v -h --seconds --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --seconds --flows --interval --connects --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3753,6 +4085,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3807,7 +4143,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__lab__subcmd__up)
-            opts="-o -q -v -h --name --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --name --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3827,6 +4163,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3881,7 +4221,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__man)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3897,6 +4237,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -3951,7 +4295,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help plan apply status verify rollback list probe help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help plan apply status verify rollback list probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -3967,6 +4311,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4021,7 +4369,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__apply)
-            opts="-y -o -q -v -h --until --yes --driver --stop-command --start-command --accept --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-y -o -q -v -h --until --yes --driver --stop-command --start-command --accept --lock-timeout --probe-timeout --drain-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4069,6 +4417,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4249,7 +4601,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__list)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4265,6 +4617,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4319,7 +4675,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__plan)
-            opts="-o -q -v -h --out --driver --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --out --driver --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4355,6 +4711,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4409,7 +4769,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__probe)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4425,6 +4785,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4479,7 +4843,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__rollback)
-            opts="-o -q -v -h --force --drain-timeout --lock-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --force --drain-timeout --lock-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4503,6 +4867,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4557,7 +4925,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__status)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4573,6 +4941,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4627,7 +4999,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__verify)
-            opts="-o -q -v -h --probe-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --probe-timeout --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4647,6 +5019,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4701,7 +5077,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__path)
-            opts="-o -q -v -h --from-ip --in-interface --via --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --from-ip --in-interface --via --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4729,6 +5105,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4783,7 +5163,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__preflight)
-            opts="-o -q -v -h --target --require --kernel-config --btf --kernel-version --no-try --fail-on --ignore --report --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --target --require --kernel-config --btf --kernel-version --no-try --fail-on --ignore --report --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4831,6 +5211,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4885,7 +5269,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__preflight__subcmd__trial)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4901,6 +5285,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -4955,7 +5343,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__report)
-            opts="-o -q -v -h --html --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --html --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4975,6 +5363,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -5029,7 +5421,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__snapshot)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -5045,6 +5437,128 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__top)
+            opts="-n -o -q -v -h --by --sort --active --once --rounds --interval --namespace --service --address --port --limit --offset --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --by)
+                    COMPREPLY=($(compgen -W "service backend" -- "${cur}"))
+                    return 0
+                    ;;
+                --sort)
+                    COMPREPLY=($(compgen -W "rate flows refused total name" -- "${cur}"))
+                    return 0
+                    ;;
+                --rounds)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --offset)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)
@@ -5099,7 +5613,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__version)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -5115,6 +5629,10 @@ _kpx() {
                     ;;
                 --color)
                     COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --from)

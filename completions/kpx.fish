@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_kpx_global_optspecs
-    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose from= netns= cgroup= bpffs= cilium-pins= state-dir= node-name= kube-proxy-flag= services-from= kubeconfig= context= h/help V/version
+    string join \n o/output= color= no-headers no-progress no-input q/quiet v/verbose config= from= netns= cgroup= bpffs= cilium-pins= state-dir= node-name= kube-proxy-flag= services-from= kubeconfig= context= h/help V/version
 end
 
 function __fish_kpx_needs_command
@@ -34,6 +34,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_needs_command" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_needs_command" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_needs_command" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_needs_command" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -55,6 +56,9 @@ complete -c kpx -n "__fish_kpx_needs_command" -s V -l version -d 'Print version'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "doctor" -d 'Find out why a Service does not work, from the API to a connection'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "doctor-probe" -d 'Connect from elsewhere, on behalf of doctor'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "top" -d 'Watch how busy each Service and backend is'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
@@ -79,6 +83,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and not __fish_seen_subcommand_from services service backends affinity conntrack ipvs nat maglev map maps programs links cgroups devices help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -134,6 +139,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from services" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -164,6 +170,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from service" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -205,6 +212,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from backends" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -245,6 +253,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from affinity" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -293,6 +302,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from conntrack" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -325,6 +335,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from ipvs" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -362,6 +373,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from nat" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -399,6 +411,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maglev" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -429,6 +442,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from map" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -458,6 +472,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from maps" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -486,6 +501,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from programs" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -514,6 +530,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from links" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -542,6 +559,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from cgroups" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -570,6 +588,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand inspect; and __fish_seen_subcommand_from devices" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -617,6 +636,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand diff" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand diff" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -653,6 +673,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand path" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand path" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand path" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand path" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand path" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -670,6 +691,111 @@ complete -c kpx -n "__fish_kpx_using_subcommand path" -l no-input -d 'Never ask;
 complete -c kpx -n "__fish_kpx_using_subcommand path" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand path" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand path" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l from-ip -d 'The client that complains' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l pod-process -d 'A process of the pod to connect from [default: any that is found]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l listen -d 'How long to watch the counters of drops' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l no-connect -d 'Make no connections'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand doctor-probe" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l by -d 'What a line is' -r -f -a "service\t'A Service port'
+backend\t'A backend of a Service port'"
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l sort -d 'What comes first' -r -f -a "rate\t'Connections and datagrams per second, then flows'
+flows\t'Flows'
+refused\t'Refusals per second'
+total\t'Connections and datagrams since the Service was first served'
+name\t'Names'"
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l rounds -d 'Look so often and end; with -o json each look is a line' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l interval -d 'Time between two looks, which rates are taken over' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l limit -d 'Show so many at most' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l offset -d 'Leave out so many at the beginning' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l active -d 'Leave out what was not used'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l once -d 'Look once and end; so does -o json without --rounds'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l min-severity -d 'Show findings of this severity and worse' -r -f -a "info\t'Good to know before a migration'
 warning\t'Will hurt under circumstances, or when kube-proxy goes'
 error\t'Hurts now, or stands in the way of any change'"
@@ -689,6 +815,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand audit" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -729,6 +856,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand preflight" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -757,6 +885,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand preflight-trial" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -784,6 +913,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand explain" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand explain" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -811,6 +941,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand snapshot" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -839,6 +970,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand report" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand report" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand report" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand report" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand report" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -886,6 +1018,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -913,6 +1046,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -954,6 +1088,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -999,6 +1134,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1027,6 +1163,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from status" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1055,6 +1192,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1084,6 +1222,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1112,6 +1251,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from list" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1139,6 +1279,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1174,6 +1315,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and not __fish_seen_subcommand_from demo up down list traffic serve client help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1214,6 +1356,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from demo" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1242,6 +1385,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from up" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1269,6 +1413,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from down" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1297,6 +1442,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from list" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1328,6 +1474,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from traffic" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1355,6 +1502,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from serve" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1383,6 +1531,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand lab; and __fish_seen_subcommand_from client" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1418,6 +1567,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand version" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand version" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1445,6 +1595,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand completions" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand completions" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1472,6 +1623,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand man" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand man" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1499,6 +1651,7 @@ github\t'What there is to act on as annotations of GitHub Actions'"
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand checks" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
@@ -1516,23 +1669,26 @@ complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-input -d 'Never as
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor" -d 'Find out why a Service does not work, from the API to a connection'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor-probe" -d 'Connect from elsewhere, on behalf of doctor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "top" -d 'Watch how busy each Service and backend is'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'

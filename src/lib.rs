@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod model;
 pub mod path;
 pub mod preflight;
+pub mod rates;
 pub mod severity;
 pub mod source;
 pub mod ui;

@@ -6,7 +6,7 @@ use kpx::cmd;
 use kpx::ui::Exit;
 
 fn main() -> ExitCode {
-    match cmd::parse(std::env::args_os()) {
+    match cmd::parse_here(std::env::args_os()) {
         Ok(cli) => cmd::run(cli).into(),
         Err(error) => {
             // A failure to print help to a closed pipe is nobody's concern.

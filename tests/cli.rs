@@ -1,5 +1,6 @@
 //! The binary itself: screens, exit codes, streams.
 
+mod config;
 mod docs;
 pub(crate) mod environment;
 mod generated;

@@ -22,6 +22,7 @@ mod nftables;
 mod path;
 mod preflight;
 mod support;
+mod top;
 
 /// A file that nobody lists would silently never run.
 #[test]

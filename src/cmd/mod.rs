@@ -4,6 +4,7 @@ mod agent;
 mod audit;
 mod checks;
 mod completions;
+mod config;
 mod diff;
 mod doctor;
 mod inspect;
@@ -17,11 +18,12 @@ mod report;
 mod samples;
 mod selection;
 mod snapshot;
+mod top;
 mod version;
 mod watch;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -39,6 +41,11 @@ Examples:
 
   See the plan for this node, without changing anything
     $ kpx migrate plan
+
+Defaults of options:
+  --output is KPX_OUTPUT in the environment and output in /etc/kpx/config.toml; agent --interval is KPX_AGENT_INTERVAL, and
+  interval in the table [agent]. A flag goes before a variable, a variable before ~/.config/kpx/config.toml, that before
+  /etc/kpx/config.toml. As kubectl-kpx in the PATH, kpx is a plug-in: kubectl kpx inspect services
 
 Exit codes:
   0 fine, 1 kpx failed, 2 there is something to act on, 3 stopped part-way, 64 usage, 130 interrupted";
@@ -79,6 +86,10 @@ pub struct Globals {
     /// Say more on stderr: -v info, -vv debug, -vvv trace
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = "Output")]
     pub verbose: u8,
+
+    /// Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)
+    #[arg(long, hide_short_help = true, value_name = "FILE", global = true, help_heading = "Output")]
+    pub config: Option<PathBuf>,
 
     /// Read a snapshot (directory or .tar.zst) instead of the live node
     #[arg(long, value_name = "SNAPSHOT", global = true, help_heading = "Node")]
@@ -186,6 +197,8 @@ pub enum Command {
     /// Connect from elsewhere, on behalf of doctor
     #[command(hide = true)]
     DoctorProbe,
+    /// Watch how busy each Service and backend is
+    Top(top::Args),
     /// Judge what the old dataplanes left on a node: what is wrong, and what to do
     Audit(audit::Args),
     /// Try what this kernel and node can do, or foretell it from a kernel's files
@@ -313,17 +326,76 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Parses a command line. The error is help, a version or a mistake, in colour as the line itself asks for it.
+/// Parses a command line as it stands, whatever the environment and files say of defaults. The error is help, a version or a
+/// mistake, in colour as the line itself asks for it.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let decide = |terminal| color_of(&args).decide(terminal, |name| std::env::var(name).ok());
-    let color = match (decide(false), decide(true)) {
+    parse_by(coloured(command(), &args), args)
+}
+
+/// The same with defaults from the environment and from files, which is how the program itself is called. Its name tells whether
+/// kubectl calls it.
+pub fn parse_here(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let program = args.first().and_then(|program| Path::new(program).file_name()?.to_str());
+    let command = match program {
+        Some(name) if name.starts_with(PLUGIN) => coloured(command().bin_name("kubectl kpx"), &args),
+        _ => coloured(command(), &args),
+    };
+    // Help is given whatever is in files; so are the commands that kpx calls, which are told all they need.
+    let Ok(matches) = command.clone().ignore_errors(true).try_get_matches_from(&args) else {
+        return parse_by(command, args);
+    };
+    if is_hidden(&command, &matches) {
+        return parse_by(command, args);
+    }
+    let files =
+        config::files(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), |name| std::env::var_os(name));
+    let files = files.map_err(|error| config_error(&error))?;
+    let with_defaults = config::with_defaults(command, &files).map_err(|error| config_error(&error))?;
+    parse_by(with_defaults, args).map_err(|error| told_where(error, &files))
+}
+
+/// What kubectl calls its plug-in of this name by.
+const PLUGIN: &str = "kubectl-kpx";
+
+fn parse_by(command: clap::Command, args: Vec<OsString>) -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+fn coloured(command: clap::Command, args: &[OsString]) -> clap::Command {
+    let decide = |terminal| color_of(args).decide(terminal, |name| std::env::var(name).ok());
+    command.color(match (decide(false), decide(true)) {
         (true, _) => clap::ColorChoice::Always,
         (false, true) => clap::ColorChoice::Auto,
         (false, false) => clap::ColorChoice::Never,
-    };
-    let matches = command().color(color).try_get_matches_from(args)?;
-    Cli::from_arg_matches(&matches)
+    })
+}
+
+/// Whether a command that is not for people was called.
+fn is_hidden(command: &clap::Command, matches: &clap::ArgMatches) -> bool {
+    matches.subcommand().is_some_and(|(name, below)| {
+        command.find_subcommand(name).is_some_and(|command| command.is_hide_set() || is_hidden(command, below))
+    })
+}
+
+fn config_error(error: &config::ConfigFileError) -> clap::Error {
+    use crate::error::Hinted as _;
+    let mut lines = vec![crate::error::with_causes(error)];
+    lines.extend(error.hints().iter().map(|hint| format!("hint: {hint}")));
+    clap::Error::raw(clap::error::ErrorKind::Io, lines.join("\n") + "\n")
+}
+
+/// A value that is wrong may be a file's, which the parser does not know of.
+fn told_where(error: clap::Error, files: &[config::File]) -> clap::Error {
+    use clap::error::ErrorKind::{InvalidValue, ValueValidation};
+    if files.is_empty() || !matches!(error.kind(), InvalidValue | ValueValidation) {
+        return error;
+    }
+    let places: Vec<String> = files.iter().map(|file| file.path().display().to_string()).collect();
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    clap::Error::raw(error.kind(), format!("{text}\nhint: defaults were read from {}\n", places.join(" and ")))
 }
 
 /// The colour a command line asks for, found before it is parsed: help and mistakes are printed by the parser.
@@ -366,6 +438,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Path(args) => path::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::DoctorProbe => doctor::probe(context),
+        Command::Top(args) => top::run(context, &args),
         Command::Audit(args) => audit::run(context, &args),
         Command::Explain(args) => audit::explain(context, &args),
         Command::Preflight(args) => preflight::run(context, &args),

@@ -46,6 +46,7 @@ fn short_help_of_the_whole() {
       diff         Compare two descriptions of a node's Services
       path         Follow a packet: which rules and maps it meets in each dataplane, and where it ends
       doctor       Find out why a Service does not work, from the API to a connection
+      top          Watch how busy each Service and backend is
       audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
       preflight    Try what this kernel and node can do, or foretell it from a kernel's files
       explain      Explain a check of audit or preflight
