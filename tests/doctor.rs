@@ -247,6 +247,18 @@ fn a_node_port_out_of_reach_is_explained() {
             let _agent = rig.start();
             rig.until("it answers", || from_outside(world, &at(NODE[0], 30_080)).is_some());
             assert_eq!(visit(&node_port).result("devices"), "passed");
+            // Rules of others, as a container engine sets them.
+            let iptables = |line: &str| {
+                command::output("iptables", line.split(' '), None).expect("rules can be changed");
+            };
+            iptables("-P FORWARD DROP");
+            rig.until("it is dropped", || from_outside(world, &at(NODE[0], 30_080)).is_none());
+            let filtered = visit(&node_port);
+            assert_eq!(filtered.check("way")["cause"], "filtered", "{:#}", filtered.report);
+            assert!(filtered.check("way")["evidence"].to_string().contains("FORWARD"));
+            iptables("-P FORWARD ACCEPT");
+            rig.until("it answers", || from_outside(world, &at(NODE[0], 30_080)).is_some());
+            assert_eq!(visit(&node_port).result("way"), "passed");
             // externalTrafficPolicy Local, and the backend is on another node.
             let mut there = rig.api.get("Service", "ns/there");
             there["spec"]["externalTrafficPolicy"] = json!("Local");
@@ -290,6 +302,18 @@ fn a_source_that_is_replaced_is_explained() {
             rig.api.put(here);
             rig.until("its own", || from_outside(world, &at(NODE[0], 30_080)).as_deref() == Some(CLIENT[0]));
             assert_eq!(visit().result("source"), "passed");
+            // Somebody else replaces it.
+            let rule = "-t nat -A POSTROUTING -d 10.244.0.0/16 -j MASQUERADE";
+            command::output("iptables", rule.split(' '), None).expect("a rule can be made");
+            rig.until("the node's", || from_outside(world, &at(NODE[0], 30_080)).as_deref() == Some(BRIDGE[0]));
+            let by_others = visit();
+            let source = by_others.check("source");
+            assert_eq!(
+                (&source["result"], &source["cause"]),
+                (&json!("failed"), &json!("source-replaced")),
+                "{source:#}"
+            );
+            assert!(source["evidence"].to_string().contains("nat POSTROUTING 1"), "{source:#}");
         });
     });
 }

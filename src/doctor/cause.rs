@@ -38,6 +38,8 @@ pub enum Cause {
     NoLocalEndpoint,
     /// loadBalancerSourceRanges do not have the client.
     SourceRanges,
+    /// Rules of others drop or refuse the packet on its way to the backend.
+    Filtered,
     /// The packet ends elsewhere than the API asks for.
     WrongWay,
     /// The backend itself does not answer.

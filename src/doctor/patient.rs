@@ -11,9 +11,11 @@ use kpx_abi::{Reason, Stats};
 use super::probe::{self, Attempt};
 use super::serving::{Kpx, Serving};
 use super::target::Target;
-use crate::capture::{self, CaptureError, Node};
+use crate::capture::{self, CaptureError, Captured, Item, Node};
 use crate::dataplane::DataplaneError;
 use crate::error::with_causes;
+use crate::inspect::ipset::{self, Sets};
+use crate::inspect::iptables::Saved;
 use crate::inspect::kube::{self, KubeState};
 use crate::model::{Exposure, Family, Frontend, FrontendKey, Protocol, ServiceTable, TrafficSource, join_names};
 use crate::path::{self, Around, Packet, Path};
@@ -181,6 +183,21 @@ impl<'n> Patient<'n> {
         }
     }
 
+    /// Its way from kpx's hooks on to its backend, through the tables that iptables-save shows, whosever they are; none where these
+    /// cannot be read.
+    pub(super) fn beyond(&self, packet: &Packet, backend: SocketAddr) -> Vec<Path> {
+        let packet = Packet { destination: backend, ..packet.clone() };
+        let family = usize::from(packet.family() == Family::V6);
+        let sets = match self.node.read(Item::Ipset) {
+            Ok(Captured::Present { bytes, .. }) => ipset::parse(&bytes).unwrap_or_default(),
+            _ => Sets::new(),
+        };
+        let Ok(saved) = Saved::capture(self.node) else { return Vec::new() };
+        let Ok(backends) = saved.backends() else { return Vec::new() };
+        let dumps = backends.iter().filter_map(|backend| backend.dumps[family].as_ref());
+        dumps.map(|dump| path::through_iptables(dump, &sets, &packet, &self.around)).collect()
+    }
+
     /// Its way by what the API asks for.
     pub(super) fn wanted_way(&self, packet: &Packet) -> Option<Path> {
         let api = self.api.as_ref().ok()?;
@@ -269,9 +286,21 @@ fn is_link_local(ip: IpAddr) -> bool {
 /// The cgroup2 directory of a process.
 pub(super) fn cgroup_of(process: &str) -> Result<PathBuf, String> {
     let text = fs::read_to_string(format!("/proc/{process}/cgroup")).map_err(|e| format!("process {process}: {e}"))?;
-    let unified = text.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("it is in no cgroup2")?;
     let root = capture::cgroup::root().map_err(|error| with_causes(&error))?;
-    Ok(if unified.is_empty() { root } else { root.join(FilePath::new(unified)) })
+    directory(&text, &root).map_err(|why| format!("process {process}: {why}"))
+}
+
+/// The directory that the text of `/proc/PID/cgroup` names, below the root of the hierarchy.
+fn directory(text: &str, root: &FilePath) -> Result<PathBuf, &'static str> {
+    match text.lines().find_map(|line| line.strip_prefix("0::/")) {
+        None => Err("it is in no cgroup2"),
+        // What a container's cgroup namespace hides has no path in here.
+        Some(path) if path.split('/').any(|part| part == "..") => {
+            Err("its cgroup is outside of this cgroup namespace: run kpx in the host's")
+        }
+        Some("") => Ok(root.to_owned()),
+        Some(path) => Ok(root.join(path)),
+    }
 }
 
 fn reasons(kpx: &Kpx) -> Result<Vec<(Reason, u64)>, DataplaneError> {
@@ -286,4 +315,19 @@ fn counted(kpx: &Kpx, table: &ServiceTable) -> Option<u64> {
         connects + datagrams + refused + shadow + passed
     };
     Some(own.map(|service| all(service.stats)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_of_a_process_is_one_that_can_be_reached() {
+        let of = |text| directory(text, FilePath::new("/sys/fs/cgroup"));
+        assert_eq!(of("0::/\n"), Ok(PathBuf::from("/sys/fs/cgroup")));
+        let pod = "2:cpu:/kubepods\n0::/kubepods.slice/pod1\n";
+        assert_eq!(of(pod), Ok(PathBuf::from("/sys/fs/cgroup/kubepods.slice/pod1")));
+        of("0::/../../kubepods.slice/pod1\n").expect_err("outside of this namespace");
+        of("2:cpu:/kubepods\n").expect_err("cgroup v1 only");
+    }
 }

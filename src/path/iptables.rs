@@ -203,7 +203,7 @@ impl<'d> Walk<'_, 'd> {
                 Next::Rule
             }
             (Action::Masquerade { .. }, _) => {
-                trail.step(at, "source becomes the node's", body);
+                trail.step(at, super::MASQUERADES, body);
                 trail.masqueraded = true;
                 Next::Table
             }

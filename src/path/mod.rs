@@ -101,6 +101,16 @@ pub struct Step {
     pub text: String,
 }
 
+/// What a step says that gives a packet the node's address.
+const MASQUERADES: &str = "source becomes the node's";
+
+impl Step {
+    /// Whether the packet gets the node's address for its source here.
+    pub fn masquerades(&self) -> bool {
+        self.does == MASQUERADES
+    }
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {

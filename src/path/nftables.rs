@@ -203,7 +203,7 @@ impl<'t> Walk<'t> {
             Statement::Dnat(ip, port) => return translate(at, text, *ip, *port, trail),
             Statement::Remember(set) => step(trail, format!("remembers the client in {set}")),
             Statement::Masquerade { .. } => {
-                step(trail, "source becomes the node's".to_owned());
+                step(trail, super::MASQUERADES.to_owned());
                 trail.masqueraded = true;
                 return Next::Done;
             }

@@ -42,21 +42,16 @@ pub(super) fn sockets(patient: &Patient<'_>) -> Finding {
         }
         Ok(Attachment::Attached) => {}
     }
-    let outside =
-        |pid: &u32| cgroup_of(&pid.to_string()).ok().filter(|at| !at.starts_with(cgroup)).map(|at| (*pid, at));
     let pods = patient.asked.pod.map_or_else(preflight::pod_processes, |pid| vec![pid]);
-    let elsewhere: Vec<_> = pods.iter().filter_map(outside).collect();
+    let places: Vec<_> = pods.iter().map(|pid| (*pid, cgroup_of(&pid.to_string()))).collect();
+    let located: Vec<_> = places.iter().filter_map(|(pid, at)| Some((*pid, at.as_ref().ok()?))).collect();
+    let elsewhere: Vec<_> = located.iter().filter(|(_, at)| !at.starts_with(cgroup)).collect();
     if elsewhere.is_empty() {
-        let of = if pods.is_empty() {
-            "no process of a pod was seen".to_owned()
-        } else {
-            format!(
-                "{} below it",
-                match pods.len() {
-                    1 => "a process of a pod is".to_owned(),
-                    n => format!("{n} processes of pods are"),
-                }
-            )
+        let of = match (located.len(), places.iter().find_map(|(_, at)| at.as_ref().err())) {
+            (0, Some(why)) => return Finding::Unknown(format!("all on {}; of pods: {why}", cgroup.display())),
+            (0, None) => "no process of a pod was seen".to_owned(),
+            (1, _) => "a process of a pod is below it".to_owned(),
+            (n, _) => format!("{n} processes of pods are below it"),
         };
         return Finding::Passed(format!("all on {}; {of}", cgroup.display()));
     }

@@ -7,7 +7,7 @@ use super::super::probe::Attempt;
 use super::super::serving::Serving;
 use super::{Ailment, Cause, Evidence, Finding, Patient};
 use crate::model::{Exposure, Frontend, Policy, TrafficSource};
-use crate::path::{End, Packet, Path};
+use crate::path::{End, Packet, Path, Step};
 
 /// Why nothing is looked at one by one, if that is so.
 fn nothing(patient: &Patient<'_>) -> Option<Finding> {
@@ -59,6 +59,9 @@ pub(super) fn way(patient: &Patient<'_>) -> Finding {
             followed += 1;
             let wanted = patient.wanted_way(&packet);
             if let Some(ailment) = judged(patient, frontend, &packet, &path, wanted.as_ref()) {
+                return Finding::Failed(ailment);
+            }
+            if let Some(ailment) = filtered(patient, &packet, &path) {
                 return Finding::Failed(ailment);
             }
         }
@@ -135,6 +138,34 @@ fn judged(
         (Cause::WrongWay, format!("{packet} is {}{said}", bad.end), command(packet))
     };
     Some(Ailment::new(cause, text, next).with(evidence))
+}
+
+/// Rules of others that stop a packet between kpx's hooks.
+fn filtered(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<Ailment> {
+    let kpx = patient.serving.as_kpx().filter(|_| packet.origin != TrafficSource::Node)?;
+    // Packets with kpx's own mark are let through by a rule of its own, and the walk knows no marks.
+    if kpx.dataplane.marks().is_ok_and(|(_, accept)| accept != 0) {
+        return None;
+    }
+    let backend = backends(path).into_iter().next()?;
+    let beyond = patient.beyond(packet, backend);
+    let way = beyond.iter().flat_map(|path| &path.ways).find(|way| matches!(way.end, End::Dropped | End::Refused))?;
+    let text = format!("{packet} is {} on its way to {backend}, by rules of others", way.end);
+    let evidence = way.steps.iter().map(|step| Evidence::new(format!("{} {}", step.hook, step.at), said(step)));
+    let next = "iptables-save -c | grep -E 'DROP|REJECT'";
+    Some(Ailment::new(Cause::Filtered, text, next).with(evidence))
+}
+
+fn said(step: &Step) -> String {
+    if step.text.is_empty() { step.does.clone() } else { format!("{} ({})", step.does, step.text) }
+}
+
+/// The rule of others that gives a packet the node's address between kpx's hooks.
+fn masqueraded(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<Evidence> {
+    patient.serving.as_kpx()?;
+    let beyond = patient.beyond(packet, backends(path).into_iter().next()?);
+    let step = beyond.iter().flat_map(|path| &path.ways).flat_map(|way| &way.steps).find(|step| step.masquerades())?;
+    Some(Evidence::new(format!("{} {}", step.hook, step.at), said(step)))
 }
 
 fn kpx_scope(kpx: &super::super::serving::Kpx, to: SocketAddr) -> String {
@@ -274,6 +305,11 @@ pub(super) fn source(patient: &Patient<'_>) -> Finding {
                     because(patient, frontend, &packet),
                 );
                 replaced.push((at, Ailment::new(Cause::SourceReplaced, text, next)));
+            } else if let Some(rule) = masqueraded(patient, &packet, &path) {
+                let text =
+                    format!("{packet}: backends see the node's address, since a rule of others replaces the client's");
+                let ailment = Ailment::new(Cause::SourceReplaced, text, "iptables-save -c -t nat | grep POSTROUTING");
+                return Finding::Failed(ailment.with([rule]));
             } else if arrives(&path) {
                 kept += 1;
             }
