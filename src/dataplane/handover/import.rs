@@ -133,7 +133,13 @@ pub(super) type Part = Vec<(Tuple, Flow)>;
 pub(super) type Imported = (Vec<(FlowId, Part)>, Vec<(Entry, Unfit)>);
 
 /// A connection of IPVS: protocol, client, what it asked for, and the server.
-type Carried = (u8, SocketAddr, SocketAddr, SocketAddr);
+pub(super) type Carried = (u8, SocketAddr, SocketAddr, SocketAddr);
+
+/// What IPVS translates.
+pub(super) fn carried(ipvs: &[Connection]) -> HashSet<Carried> {
+    let own = ipvs.iter().filter(|connection| !connection.is_template());
+    own.map(|c| (c.protocol.number(), c.client, c.virtual_address, c.server)).collect()
+}
 
 /// Flows as entries of the packet path's table: the same backend, the same source towards it, both directions, unseen by
 /// the kernel's conntrack; and the flows to Services that it has to keep. Entries without another destination are looked
@@ -145,8 +151,7 @@ pub(super) fn import(
     mine: &HashMap<Tuple, Flow>,
     now_ns: u64,
 ) -> Imported {
-    let own = ipvs.iter().filter(|connection| !connection.is_template());
-    let carried: HashSet<Carried> = own.map(|c| (c.protocol.number(), c.client, c.virtual_address, c.server)).collect();
+    let carried = carried(ipvs);
     // What is between the two hooks already, there and back.
     let direct = entries.iter().filter(|e| !e.is_to_backend());
     let mut used: HashSet<Tuple> =
@@ -189,7 +194,9 @@ fn one(
     let request = id(entry).key();
     let service = known.service((request.dst, request.dport), request.proto).ok_or(Unfit::NoService)?;
     let arrives = tuple(entry.reply.destination, entry.reply.source, entry.protocol);
-    refuse(known.has(&request.src, AddressFlags::LOCAL), Unfit::OwnSocket)?;
+    // A socket of the node that connects to an address of ipvs mode's device has that very address.
+    let own = known.has(&request.src, AddressFlags::LOCAL) || request.src == request.dst;
+    refuse(own, Unfit::OwnSocket)?;
     refuse(known.has(&arrives.dst, AddressFlags::LOCAL), Unfit::OwnBackend)?;
     let seen = seen(entry)?;
     // An earlier import of the same flow has left its entries.

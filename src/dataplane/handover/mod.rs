@@ -5,6 +5,7 @@
 //! iptables that lives through it all: a `notrack` rule for that bit before conntrack (priority −300), a chain of type nat
 //! and a rule that asks conntrack for something, so that the kernel keeps both at work in this network namespace.
 
+mod beside;
 mod export;
 mod import;
 #[cfg(test)]
@@ -25,9 +26,12 @@ use crate::inspect::conntrack::{Entry, Tuple as Ends};
 use crate::inspect::ipvs::{Connection, parse_connections};
 use kpx_abi::{Flow, Tuple, map_name};
 
+pub use beside::{come_back, forget, go_beside, stands_beside};
+use export::Export;
 pub use export::Kept;
 pub use import::Unfit;
-use import::{Imported, import};
+use import::{Carried, Imported, carried, import};
+use wire::By;
 
 /// How long packets may be on their way through the stack that met the old side of a flow.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -178,14 +182,28 @@ fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request])
     Ok(())
 }
 
-/// Gives those of the packet path's flows to the kernel that `wanted` picks, in the network namespace of this thread. Their
-/// entries stay, to let their packets pass, until [`Dataplane::forget_flows`] finds them idle.
+/// IPVS's connections in the network namespace of this thread.
+fn carried_now() -> Result<std::collections::HashSet<Carried>, HandoverError> {
+    let text = ipvs_connections().map_err(HandoverError::Ipvs)?.unwrap_or_default();
+    Ok(carried(&parse_connections(&text)))
+}
+
+/// Who is to translate a flow that goes to the kernel: IPVS, if it still has the connection, with the same server. An entry of
+/// nf_nat would be dropped when IPVS's connection ends, which no packet would keep alive.
+fn by(flow: &Export, ipvs: &std::collections::HashSet<Carried>) -> By {
+    let connection = (flow.id.protocol, flow.id.client, flow.id.frontend, flow.backend);
+    if ipvs.contains(&connection) { By::Ipvs } else { By::Netfilter }
+}
+
+/// Gives those of the packet path's flows to the kernel that `wanted` picks, in the network namespace of this thread: to IPVS what
+/// it still has a connection of, the others to nf_nat. Their entries stay, to let their packets pass, until [`Dataplane::forget_flows`] finds them idle.
 ///
 /// To be called in drain mode, where the programs open no flows, with the rules back in place that are to translate new ones.
 pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) -> Result<GivenBack, HandoverError> {
     let mut netlink = check(dataplane)?;
     let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
     let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns, wanted);
+    let ipvs = carried_now()?;
     let mut given = Vec::new();
     for batch in flows.chunks(REQUESTS) {
         let ids: Vec<FlowId> = batch.iter().map(|flow| flow.id).collect();
@@ -203,7 +221,7 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
             })
             .collect();
         delete(&mut netlink, &stale)?;
-        let creations: Vec<_> = batch.iter().map(wire::creation).collect();
+        let creations: Vec<_> = batch.iter().map(|flow| wire::creation(flow, by(flow, &ipvs))).collect();
         let mut theirs = Vec::new();
         for (id, outcome) in ids.into_iter().zip(netlink.tell(&creations, true)?) {
             match outcome {

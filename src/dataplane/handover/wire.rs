@@ -22,6 +22,7 @@ const NAT_SRC: u16 = 6;
 const TIMEOUT: u16 = 7;
 const ID: u16 = 12;
 const NAT_DST: u16 = 13;
+const ZONE: u16 = 18;
 
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;
@@ -81,9 +82,23 @@ fn nat(to: SocketAddr) -> Vec<u8> {
     out
 }
 
+/// Who translates the destination of a flow that is the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// nf_nat, by the entry itself.
+    Netfilter,
+    /// IPVS, by its own connection; of the entry is the masquerade.
+    Ipvs,
+}
+
 /// Asks for all entries of both families.
 pub(super) fn listing() -> Request {
     Request::netfilter(CTNETLINK, GET, 0)
+}
+
+/// The same, in a zone of conntrack.
+pub(super) fn in_zone(request: Request, zone: u16) -> Request {
+    if zone == 0 { request } else { request.with(ZONE, &zone.to_be_bytes()) }
 }
 
 /// Deletes the entry of this direction of a flow; with the kernel's number for it, no later one of the same tuple.
@@ -97,18 +112,24 @@ pub(super) fn deletion(protocol: u8, ends: &Tuple, id: Option<u32>) -> Request {
 }
 
 /// Creates the entry of a flow. The answers' tuple is given untranslated, and what is to be translated beside it: so the
-/// kernel works out the tuple itself and translates by it.
-pub(super) fn creation(flow: &Export) -> Request {
+/// kernel works out the tuple itself and translates by it. Where IPVS translates the destination, answers come from the server.
+pub(super) fn creation(flow: &Export, by: By) -> Request {
     let protocol = flow.id.protocol;
     let original = Tuple { source: flow.id.client, destination: flow.id.frontend };
-    let reply = Tuple { source: original.destination, destination: original.source };
+    let from = match by {
+        By::Netfilter => original.destination,
+        By::Ipvs => flow.backend,
+    };
+    let reply = Tuple { source: from, destination: original.source };
     let answered = if flow.answered { Status::SEEN_REPLY | Status::ASSURED } else { 0 };
     let mut request = Request::netfilter(CTNETLINK, NEW, family(&flow.id.client))
         .with(NESTED | TUPLE_ORIG, &tuple(protocol, &original))
         .with(NESTED | TUPLE_REPLY, &tuple(protocol, &reply))
         .with(STATUS, &(CONFIRMED | answered).to_be_bytes())
-        .with(TIMEOUT, &flow.timeout.to_be_bytes())
-        .with(NESTED | NAT_DST, &nat(flow.backend));
+        .with(TIMEOUT, &flow.timeout.to_be_bytes());
+    if by == By::Netfilter {
+        request = request.with(NESTED | NAT_DST, &nat(flow.backend));
+    }
     if let Some(source) = flow.source {
         request = request.with(NESTED | NAT_SRC, &nat(source));
     }

@@ -287,6 +287,57 @@ fn flows_of_ipvs_go_over_and_back_and_nothing_is_lost() {
     });
 }
 
+/// What IPVS still has a connection of goes back to IPVS. An entry of nf_nat would be dropped with that connection, which no packet
+/// keeps alive.
+#[test]
+fn flows_that_ipvs_still_has_go_back_to_it_and_outlive_its_time_outs() {
+    World::with(|world| {
+        if world.inside("node", || command::output("ipvsadm", ["-Ln"], None).is_err()) {
+            println!("skipped: no IPVS here");
+            return;
+        }
+        let servers = pushers(world, "remote", REMOTE);
+        let (mut dataplane, mut tables) = world.dataplane(&capacity(), Mode::Shadow);
+        services(&mut tables);
+        dataplane.set_unseen_mark(MARK).unwrap();
+        nft(world, HOLD);
+        ipvs(world);
+        world.inside("node", || command::output("ipvsadm", ["--set", "6", "6", "6"], None)).expect("times are set");
+        let inside = Streams::begin(world, "pod", POD, CLUSTER_IP, 80);
+        let outside = Streams::begin(world, "client", CLIENT, VIP, 80);
+        let alive = || assert_eq!((inside.move_on(), outside.move_on()), (vec![true; 4], vec![true; 4]));
+        alive();
+        let peers = servers.each_ref().map(super::streams::Pusher::peers);
+        let taken = world.inside("node", || take_over(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((taken.flows.len(), taken.left.len()), (8, 0), "{taken:?}");
+        dataplane.set_mode(Mode::Active).unwrap();
+        alive();
+
+        dataplane.set_mode(Mode::Drain).unwrap();
+        let given = world.inside("node", || give_back(&mut dataplane, |_| true)).unwrap();
+        assert_eq!((given.flows.len(), given.kept.len()), (8, 0), "{given:?}");
+        world.inside("node", || dataplane.detach_devices()).unwrap();
+        alive();
+        let packets = || {
+            let listed = world.inside("node", || command::output("ipvsadm", ["-Ln", "--stats", "--exact"], None));
+            String::from_utf8(listed.expect("it lists")).expect("text")
+        };
+        let then = packets();
+        // Longer than IPVS keeps a connection without packets.
+        for _ in 0..10 {
+            sleep(Duration::from_secs(1));
+            alive();
+        }
+        assert_ne!(packets(), then, "IPVS carries them");
+        assert_eq!(kernel_entries(world, PORT).len(), 8);
+        assert_eq!(inside.end() + outside.end(), 0, "no datagram is lost");
+        for (server, before) in servers.into_iter().zip(peers) {
+            assert_eq!(server.trouble(), [""; 0]);
+            assert_eq!(server.peers(), before, "the server sees the same addresses and ports all the time");
+        }
+    });
+}
+
 /// Without its bit of the mark nothing is begun.
 #[test]
 fn flows_that_conntrack_would_see_do_not_change_hands() {
