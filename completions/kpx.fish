@@ -1077,7 +1077,9 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
-managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'
+ipvs-policies\t'eBPF follows Local policies as the API asks for, which kube-proxy in ipvs mode does not: frontends that the plan names get other endpoints for new connections, or none'
+cut-connections\t'Connections through IPVS that nobody else can carry are cut if they have not ended after --drain-timeout'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -1120,10 +1122,12 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
-managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'
+ipvs-policies\t'eBPF follows Local policies as the API asks for, which kube-proxy in ipvs mode does not: frontends that the plan names get other endpoints for new connections, or none'
+cut-connections\t'Connections through IPVS that nobody else can carry are cut if they have not ended after --drain-timeout'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l lock-timeout -d 'How long to wait for another kpx that is changing this node' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l probe-timeout -d 'How long a probe waits for an answer' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l drain-timeout -d 'How long to wait until no UDP socket uses a translation any more' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l drain-timeout -d 'How long to wait for flows that nobody else can carry: UDP sockets on the way back, connections through IPVS on the way there' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -1210,7 +1214,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l drain-timeout -d 'How long to wait until no UDP socket uses a translation any more' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l drain-timeout -d 'How long to wait for flows that nobody else can carry: UDP sockets on the way back, connections through IPVS on the way there' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -l lock-timeout -d 'How long to wait for another kpx that is changing this node' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rollback" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'

@@ -8,6 +8,8 @@ mod crash;
 mod drivers;
 #[path = "migrate/followed.rs"]
 mod followed;
+#[path = "migrate/ipvs.rs"]
+mod ipvs;
 #[path = "migrate/lifecycle.rs"]
 mod lifecycle;
 #[path = "migrate/reboot.rs"]

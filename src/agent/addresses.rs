@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
+
 use crate::capture::netlink::{Netlink, NetlinkError, Request, attributes};
+use crate::inspect::ipvs::DEVICE;
 
 // linux/rtnetlink.h, linux/if_addr.h
 const RTM_NEWADDR: u16 = 20;
@@ -13,16 +17,28 @@ const IFA_LOCAL: u16 = 2;
 /// `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// Every address of every interface.
+/// Every address of every interface but ipvs mode's, whose are those of Services.
 pub(super) fn local() -> Result<BTreeSet<IpAddr>, NetlinkError> {
     let mut found = BTreeSet::new();
+    let services = number(DEVICE);
     let request = Request { kind: RTM_GETADDR, body: vec![0; HEADER] };
     Netlink::route()?.dump(&request, |kind, body| {
-        if kind == RTM_NEWADDR {
+        if kind == RTM_NEWADDR && (services.is_none() || device(body) != services) {
             found.extend(address(body));
         }
     })?;
     Ok(found)
+}
+
+/// The number of an interface; `None` where there is none of this name.
+fn number(name: &str) -> Option<u32> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).ok()?;
+    name_to_index(&socket, name).ok()
+}
+
+/// `ifa_index`, behind family, prefix length, flags and scope.
+fn device(body: &[u8]) -> Option<u32> {
+    body.get(4..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
 }
 
 /// Of a point-to-point link `IFA_ADDRESS` is the other end; IPv6 has no `IFA_LOCAL` unless it is one.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::attach::XdpMode;
 use super::error::DataplaneError;
 use crate::capture::command;
+use crate::inspect::ipvs::DEVICE;
 use crate::model::Detector;
 
 /// Kinds of devices that no packet of a client comes by: they only hold addresses, copy packets, or carry no IP.
@@ -146,7 +147,9 @@ pub(super) fn described(
     };
     let first = |of: fn(&IpAddr) -> bool, device: &NodeDevice| -> Addr {
         let own = device.addresses.iter().find(|a| of(a));
-        let found = own.or_else(|| devices.iter().flat_map(|d| &d.addresses).find(|a| of(a)));
+        // Nobody answers to what ipvs mode's device has: those are addresses of Services.
+        let others = devices.iter().filter(|d| d.name != DEVICE);
+        let found = own.or_else(|| others.flat_map(|d| &d.addresses).find(|a| of(a)));
         found.map_or([0; 16], |addr| super::reconcile::endpoint((*addr, 0).into()).0)
     };
     let describe = |device: &NodeDevice| {

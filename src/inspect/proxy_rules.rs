@@ -1,15 +1,18 @@
 //! kube-proxy's rules on a node, in whichever of its modes they were written.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::iptables::{self, IptablesError, IptablesState};
+use super::ipvs::{self, IpvsError, IpvsState};
 use super::nftables::{self, NftablesError, NftablesState};
 use crate::capture::{CaptureError, Captured, Item, Node, Variant};
 use crate::error::Hinted;
-use crate::model::{Family, ServiceTable};
+use crate::model::{Difference, Family, Protocol, ServiceTable, diff, join_names};
 
 /// The mode that rules are of, and for iptables mode the variant of iptables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +24,8 @@ pub enum RulesMode {
     IptablesNft,
     /// nftables mode.
     Nftables,
+    /// ipvs mode: virtual services, with rules and sets around them.
+    Ipvs,
 }
 
 impl RulesMode {
@@ -29,6 +34,7 @@ impl RulesMode {
         match self {
             Self::IptablesLegacy | Self::IptablesNft => "iptables",
             Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
         }
     }
 
@@ -37,8 +43,33 @@ impl RulesMode {
         match self {
             Self::IptablesLegacy => Some(Variant::Legacy),
             Self::IptablesNft => Some(Variant::Nft),
-            Self::Nftables => None,
+            Self::Nftables | Self::Ipvs => None,
         }
+    }
+
+    /// What kube-proxy in this mode makes of what the API asks for: in ipvs mode not all of it.
+    pub fn made_of(self, asked: &ServiceTable) -> Cow<'_, ServiceTable> {
+        match self {
+            Self::IptablesLegacy | Self::IptablesNft | Self::Nftables => Cow::Borrowed(asked),
+            Self::Ipvs => Cow::Owned(ipvs::as_ipvs(asked)),
+        }
+    }
+
+    /// The addresses at which kube-proxy in this mode does not do what the API asks for.
+    pub fn otherwise(self, asked: &ServiceTable) -> BTreeSet<(IpAddr, u16, Protocol)> {
+        let differences = diff(asked, &self.made_of(asked));
+        let address = |difference: &Difference| match difference {
+            Difference::Frontend { side, .. } => Some((side.ip, side.port, side.protocol)),
+            _ => None,
+        };
+        differences.iter().filter_map(address).collect()
+    }
+
+    /// What differs between what kube-proxy in this mode makes of what the API asks for, and the rules.
+    pub fn differences(self, asked: &ServiceTable, rules: &ServiceTable) -> Vec<Difference> {
+        let made = self.made_of(asked);
+        // IPVS knows no names, and whose a port of health checks is the sets do not tell.
+        if self == Self::Ipvs { diff(&made, &join_names(rules, &made)) } else { diff(&made, rules) }
     }
 }
 
@@ -67,6 +98,8 @@ pub enum ProxyRules {
     Iptables(Variant, Box<IptablesState>),
     /// Of nftables mode.
     Nftables(Box<NftablesState>),
+    /// Of ipvs mode.
+    Ipvs(Box<IpvsState>),
 }
 
 impl ProxyRules {
@@ -75,6 +108,7 @@ impl ProxyRules {
         match self {
             Self::Iptables(variant, _) => (*variant).into(),
             Self::Nftables(_) => RulesMode::Nftables,
+            Self::Ipvs(_) => RulesMode::Ipvs,
         }
     }
 
@@ -83,6 +117,7 @@ impl ProxyRules {
         match self {
             Self::Iptables(_, state) => &state.table,
             Self::Nftables(state) => &state.table,
+            Self::Ipvs(state) => &state.table,
         }
     }
 
@@ -91,16 +126,21 @@ impl ProxyRules {
         match self {
             Self::Iptables(_, state) => state.table,
             Self::Nftables(state) => state.table,
+            Self::Ipvs(state) => state.table,
         }
     }
 
-    /// How many there are, by family.
+    /// How many there are, by family; of ipvs mode each virtual service counts as one.
     pub fn counts(&self) -> BTreeMap<Family, usize> {
         let count = |family: Family| match self {
             Self::Iptables(_, state) => state.families[usize::from(family == Family::V6)].rules.values().sum(),
             Self::Nftables(state) => {
                 let chains = state.ruleset.table(family).into_iter().flat_map(|table| table.chains.values());
                 chains.map(|chain| chain.rules.len()).sum()
+            }
+            Self::Ipvs(state) => {
+                let services = state.state.own().filter(|service| service.family() == family).count();
+                services + state.state.rules[usize::from(family == Family::V6)].number
             }
         };
         Family::BOTH.map(|family| (family, count(family))).into()
@@ -109,7 +149,7 @@ impl ProxyRules {
     /// Bits of the mark by which packets ask to be masqueraded, as far as no reader of rules in general sees them.
     pub fn masquerade_marks(&self) -> u32 {
         match self {
-            Self::Iptables(..) => 0,
+            Self::Iptables(..) | Self::Ipvs(_) => 0,
             Self::Nftables(state) => state.masquerade_marks.into_iter().flatten().fold(0, |all, bit| all | bit),
         }
     }
@@ -127,6 +167,9 @@ pub enum RulesError {
     /// Of nftables mode.
     #[error(transparent)]
     Nftables(#[from] NftablesError),
+    /// Of ipvs mode.
+    #[error(transparent)]
+    Ipvs(#[from] IpvsError),
 }
 
 impl Hinted for RulesError {
@@ -135,6 +178,7 @@ impl Hinted for RulesError {
             Self::Capture(source) => source.hints(),
             Self::Iptables(source) => source.hints(),
             Self::Nftables(source) => source.hints(),
+            Self::Ipvs(source) => source.hints(),
         }
     }
 }
@@ -163,6 +207,12 @@ pub fn read_node(node: &Node) -> Result<Found, RulesError> {
         Ok(state) if state.ruleset.is_empty() => {}
         Ok(state) => found.rules.push(ProxyRules::Nftables(Box::new(state))),
         Err(NftablesError::NotCaptured { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match ipvs::read_node(node) {
+        Ok(state) if state.state.own().next().is_none() => {}
+        Ok(state) => found.rules.push(ProxyRules::Ipvs(Box::new(state))),
+        Err(IpvsError::NotCaptured { .. }) => {}
         Err(error) => return Err(error.into()),
     }
     if let (2.., Captured::Present { bytes, .. }) = (found.rules.len(), node.read(Item::ProxyMode)?) {

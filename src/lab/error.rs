@@ -63,6 +63,9 @@ pub enum LabError {
     /// kube-proxy's rules could not be lifted.
     #[error(transparent)]
     Rules(#[from] crate::inspect::proxy_rules::RulesError),
+    /// What kube-proxy made in ipvs mode could not be read or made.
+    #[error(transparent)]
+    Removal(#[from] crate::migrate::removal::RemovalError),
     /// The API objects could not be lifted.
     #[error(transparent)]
     Objects(#[from] crate::inspect::kube::KubeError),
@@ -178,6 +181,7 @@ impl Hinted for LabError {
             Self::Command(error) => error.hints(),
             Self::Capture(error) => error.hints(),
             Self::Rules(error) => error.hints(),
+            Self::Removal(error) => error.hints(),
             Self::Objects(error) => error.hints(),
             Self::Missing { .. } => vec!["record the node with: kpx snapshot DIR".to_owned()],
             _ => Vec::new(),

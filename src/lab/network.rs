@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::inspect::ipvs::DEVICE;
 use crate::model::Family;
 
 /// What an interface of the node is to the lab.
@@ -117,7 +118,8 @@ pub(super) fn parse(addresses: &[u8], routes: &[u8], pod_cidrs: &[IpNet]) -> Res
             Role::Other
         };
         // Ports of a bridge and tunnels without an address of their own have nothing to say here.
-        if (addresses.is_empty() && role != Role::Uplink) || link.master.is_some() {
+        // What ipvs mode has put its addresses on comes with its virtual services.
+        if (addresses.is_empty() && role != Role::Uplink) || link.master.is_some() || link.ifname == DEVICE {
             continue;
         }
         let mac = link.address.filter(|mac| mac.len() == 17 && !loopback);

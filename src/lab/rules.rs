@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::LabError;
-use crate::capture::{Variant, command};
+use crate::capture::{Node, NodeOptions, Variant, command};
+use crate::migrate::removal::{State, restore};
 use crate::model::Family;
 
 /// What stands for iptables-legacy's lock: that of the machine is for its own rules, and kube-proxy gives up after waiting five
@@ -74,6 +75,14 @@ pub(super) fn load_tables(listing: &str) -> Result<(), LabError> {
     if !listing.is_empty() {
         command::output("nft", ["-f", "-"], Some(listing.as_bytes()))?;
     }
+    Ok(())
+}
+
+/// Makes the virtual services of a recorded node and all that is around them, in the thread's network namespace.
+pub(super) fn load_ipvs(state: &State) -> Result<(), LabError> {
+    // Where it is built in there is nothing to load, and where it is missing the kernel says so at once.
+    let _ = command::run("modprobe", ["ip_vs"], None)?;
+    restore(&Node::open(&NodeOptions::default())?, state)?;
     Ok(())
 }
 

@@ -14,7 +14,8 @@ use super::state::Names;
 use super::{LabError, sysctl};
 use crate::capture::{Captured, Item, Node, Variant, nft_table};
 use crate::inspect::kube::{self, KubeError};
-use crate::inspect::proxy_rules::{self, ProxyRules};
+use crate::inspect::proxy_rules::{self, ProxyRules, RulesMode};
+use crate::migrate::removal::State;
 use crate::model::{Detector, Exposure, Family, Frontend, NoBackends, Protocol, ServiceTable, TrafficSource};
 
 /// Where a client is.
@@ -74,6 +75,8 @@ pub struct Spec {
     pub(super) rules: Vec<Rules>,
     /// kube-proxy's tables of nftables mode.
     pub(super) tables: String,
+    /// All that kube-proxy has made, in ipvs mode.
+    pub(super) state: Option<State>,
     pub(super) ipsets: Vec<u8>,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>>,
@@ -100,14 +103,22 @@ impl Spec {
     pub fn read(node: &Node, name: &str) -> Result<Self, LabError> {
         let names = Names::new(name)?;
         let (rules, tables) = (rules(node)?, tables(node)?);
-        if !rules.iter().any(Rules::serve) && tables.is_empty() {
+        let found = proxy_rules::read_node(node)?.rules.into_iter().next();
+        let can_be_made = |found: &ProxyRules| match found.mode() {
+            RulesMode::IptablesLegacy | RulesMode::IptablesNft => rules.iter().any(Rules::serve),
+            RulesMode::Nftables => !tables.is_empty(),
+            RulesMode::Ipvs => true,
+        };
+        let Some(found) = found.filter(can_be_made) else {
             return Err(LabError::Unsupported {
-                reason: "kube-proxy serves it in another mode than iptables and nftables, or does not serve it at all",
+                reason: "kube-proxy serves it in another mode than iptables, nftables and ipvs, or does not serve it at all",
             });
-        }
+        };
+        let mode = found.mode();
+        // The rest of ipvs mode: sets, virtual services, their device and its sysctls.
+        let state = if mode == RulesMode::Ipvs { Some(State::read(node)?) } else { None };
         // What the rules do is what clients will meet; what the API asks for has to have backends too.
-        let table = proxy_rules::read_node(node)?.rules.into_iter().next().map(ProxyRules::into_table);
-        let table = table.unwrap_or_default();
+        let table = found.into_table();
         let asked = objects(node)?;
         let mut nodes = bytes(node, Item::Nodes)?.map(|b| node_addresses(&b)).transpose()?.unwrap_or_default();
         let node_name = match asked.as_ref() {
@@ -126,7 +137,10 @@ impl Spec {
         let taken: BTreeSet<IpAddr> = listeners.values().flatten().map(|(addr, _)| addr.ip()).collect();
         let client_pod = network.free_pod_addresses(&taken, &cluster);
         let via_node = via_node(&table, &network, &taken);
-        let targets = Place::ALL.into_iter().map(|place| (place, targets(&table, place, &network))).collect();
+        // What clients meet there changes with the mode.
+        let otherwise = asked.as_ref().map(|asked| mode.otherwise(&asked.table)).unwrap_or_default();
+        let targets =
+            Place::ALL.into_iter().map(|place| (place, targets(&table, place, &network, &otherwise))).collect();
         let mut api = Vec::new();
         for (file, item) in [
             ("services.json", Item::Services),
@@ -155,6 +169,7 @@ impl Spec {
             network,
             rules,
             tables,
+            state,
             ipsets: bytes(node, Item::Ipset)?.unwrap_or_default(),
             sysctls,
             listeners,
@@ -180,7 +195,8 @@ impl Spec {
             format!("iptables-{} {}: {}", rules.variant, rules.family, number.count())
         };
         let tables = (!self.tables.is_empty()).then(|| "nftables: kube-proxy's tables".to_owned());
-        self.rules.iter().map(one).chain(tables).collect::<Vec<_>>().join(", ")
+        let services = self.state.as_ref().map(|_| "IPVS: virtual services".to_owned());
+        self.rules.iter().map(one).chain(tables).chain(services).collect::<Vec<_>>().join(", ")
     }
 
     /// The frontends that clients at one place use.
@@ -352,12 +368,22 @@ fn via_node(table: &ServiceTable, network: &Network, backends: &BTreeSet<IpAddr>
     addresses.filter(|ip| !network.owns(*ip) && !backends.contains(ip)).collect()
 }
 
-fn targets(table: &ServiceTable, place: Place, network: &Network) -> Vec<Target> {
+fn targets(
+    table: &ServiceTable,
+    place: Place,
+    network: &Network,
+    otherwise: &BTreeSet<(IpAddr, u16, Protocol)>,
+) -> Vec<Target> {
     // Where several frontends claim an address, which of them wins is no matter of traffic.
     let conflicting: BTreeSet<_> = table.conflicts().iter().flat_map(|c| c.frontends.iter().map(|f| f.key)).collect();
     let of_place = |f: &&Frontend| f.key.exposure.is_external() == (place == Place::Outside);
     let usable = |f: &&Frontend| {
-        of_place(f) && f.key.protocol != Protocol::Sctp && !conflicting.contains(&f.key) && f.sources.is_empty()
+        let as_asked = !otherwise.contains(&f.key.address());
+        of_place(f)
+            && as_asked
+            && f.key.protocol != Protocol::Sctp
+            && !conflicting.contains(&f.key)
+            && f.sources.is_empty()
     };
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();

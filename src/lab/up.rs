@@ -157,7 +157,8 @@ impl Lab {
         netns::inside(&names.node(), || {
             rules::restore_ipsets(&spec.ipsets)?;
             rules::load_tables(&spec.tables)?;
-            rules::load(&spec.rules)
+            rules::load(&spec.rules)?;
+            spec.state.as_ref().map_or(Ok(()), rules::load_ipvs)
         })?;
         self.start_backends(spec)?;
         self.try_paths(spec);

@@ -1,6 +1,7 @@
 //! Runs the phases forward and backward, with the journal around every step.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::journal::{Action, Direction, End, Event, Journal, JournalError, Mark, Progress};
 use super::phase::{Check, Finding, Found, Lasting, Phase, PhaseName, Step, World};
@@ -121,6 +122,17 @@ pub enum Notice<'a> {
         /// Its id.
         step: &'static str,
     },
+    /// It is too early for a step, which is waited for.
+    Waits {
+        /// Its phase.
+        phase: PhaseName,
+        /// Its id.
+        step: &'static str,
+        /// What is waited for.
+        why: &'a str,
+        /// How long at most.
+        left: Duration,
+    },
     /// A gate is looked at.
     GateBegin {
         /// The phase in front of it.
@@ -136,6 +148,9 @@ pub enum Notice<'a> {
         findings: &'a [Finding],
     },
 }
+
+/// How often a step that is too early is looked at.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// What became of a step on the way forward.
 enum Forward {
@@ -175,6 +190,9 @@ impl<W: World> Engine<'_, W> {
                 match self.step_forward(world, phase.name, step.as_ref())? {
                     Forward::Skipped => {}
                     Forward::Done => changed = true,
+                    Forward::TooEarly(_) if self.stop.load(Ordering::SeqCst) => {
+                        return self.end(End::Interrupted, Outcome::Interrupted);
+                    }
                     Forward::TooEarly(why) => {
                         let phase = phase.name;
                         return self.end(End::Waiting { phase, why: why.clone() }, Outcome::Waiting { phase, why });
@@ -258,11 +276,29 @@ impl<W: World> Engine<'_, W> {
             (self.notify)(&Notice::Skipped { phase, step: id });
             return Ok(Forward::Skipped);
         }
-        if let Some(why) = step.waits(world).map_err(failed)? {
+        if let Some(why) = self.wait(world, phase, step).map_err(failed)? {
             return Ok(Forward::TooEarly(why));
         }
         self.around(world, phase, step, Action::Do, |world| step.perform(world))?;
         Ok(Forward::Done)
+    }
+
+    /// Waits as long as a step has patience; why it is too early still.
+    fn wait(&mut self, world: &mut W, phase: PhaseName, step: &dyn Step<W>) -> Result<Option<String>, W::Error> {
+        let begun = Instant::now();
+        let mut told = None;
+        loop {
+            let Some(why) = step.waits(world)? else { return Ok(None) };
+            let left = step.patience(world).saturating_sub(begun.elapsed());
+            if left.is_zero() || self.stop.load(Ordering::SeqCst) {
+                return Ok((!(left.is_zero() && step.goes_on(world))).then_some(why));
+            }
+            if told.as_ref() != Some(&why) {
+                (self.notify)(&Notice::Waits { phase, step: step.id(), why: &why, left });
+                told = Some(why);
+            }
+            std::thread::sleep(GLANCE.min(left));
+        }
     }
 
     fn step_backward(

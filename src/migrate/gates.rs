@@ -9,7 +9,7 @@ use super::probe::{Probed, worse};
 use super::switch;
 use super::world::{self, NodeWorld, StepError};
 use crate::dataplane::{Attachment, ForeignHook, Mode, hooks_in_front};
-use crate::model::{Difference, diff};
+use crate::model::Difference;
 
 /// API = rules = maps.
 pub(super) struct Equality;
@@ -58,7 +58,7 @@ fn api_rules(world: &mut NodeWorld<'_>) -> Result<Finding, StepError> {
     let mut attempt = 1;
     loop {
         let tables = world.tables()?;
-        let differences = diff(&tables.api, &tables.rules);
+        let differences = tables.differences();
         if differences.is_empty() {
             return Ok(Finding::ok("api-rules", format!("{} frontends, no difference", tables.api.frontends().len())));
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +165,16 @@ pub trait Step<W: World> {
     /// Why it is too early for this step, and nothing is wrong: the run ends well in front of it and a later one goes on.
     fn waits(&self, _world: &mut W) -> Result<Option<String>, W::Error> {
         Ok(None)
+    }
+
+    /// How long such a reason may last before the run ends in front of the step.
+    fn patience(&self, _world: &W) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Whether the step is done all the same once that time is over.
+    fn goes_on(&self, _world: &W) -> bool {
+        false
     }
 
     /// Brings the effect about; harmless when it is there already, in whole or in part.

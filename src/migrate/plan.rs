@@ -76,6 +76,11 @@ pub enum Accept {
     NoAgent,
     /// Who manages kube-proxy's DaemonSet may take kpx's change back: kube-proxy would write rules again
     ManagedDaemonset,
+    /// eBPF follows Local policies as the API asks for, which kube-proxy in ipvs mode does not: frontends that the plan names get
+    /// other endpoints for new connections, or none
+    IpvsPolicies,
+    /// Connections through IPVS that nobody else can carry are cut if they have not ended after --drain-timeout
+    CutConnections,
 }
 
 /// What an operator decides about a plan.
@@ -232,6 +237,8 @@ pub enum BlockerId {
     ProxyStale,
     /// API and rules treat some packet differently.
     TablesDiffer,
+    /// kube-proxy does something else than the API asks for, and eBPF would not.
+    IpvsPolicies,
     /// Two Services claim an address that the hooks would serve.
     ConflictingAddresses,
     /// Another owner's program would translate before ours.
@@ -261,6 +268,7 @@ impl BlockerId {
                 | Self::UnknownRules
                 | Self::ProxyStale
                 | Self::TablesDiffer
+                | Self::IpvsPolicies
                 | Self::Marks
                 | Self::KubeProxy
         )

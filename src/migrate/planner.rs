@@ -16,6 +16,7 @@ use super::steps;
 use super::survey::{Rules, Survey};
 use crate::capture::Variant;
 use crate::dataplane::{DSR_NEEDS, Position, Served, served_at_sockets};
+use crate::inspect::proxy_rules::RulesMode;
 use crate::model::{Difference, Exposure, ForwardingMode, Frontend, FrontendView, ServiceTable, diff};
 
 /// Makes the plan of a surveyed node.
@@ -52,6 +53,7 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
         rules,
         marks: marks.unwrap_or_default(),
         driver: &survey.run_by.driver,
+        cut: wishes.accept.contains(&Accept::CutConnections),
     };
     let facts = facts(&all.table, &agreed);
     Plan {
@@ -68,7 +70,7 @@ pub fn plan(survey: &Survey, wishes: &Wishes) -> Plan {
         accept: wishes.accept.clone(),
         counts,
         blockers: blockers(survey, wishes),
-        warnings: warnings(survey),
+        warnings: warnings(survey, wishes),
         coexistence: coexistence(survey),
         frontends,
         phases: steps::planned(&facts),
@@ -151,8 +153,9 @@ fn by_family_names(rules: &Rules) -> BTreeMap<String, usize> {
     rules.counts.iter().map(|(family, n)| (family.to_string(), *n)).collect()
 }
 
-const MODE_REMEDY: &str = "wait for the release that moves nodes from ipvs mode, or let kube-proxy run in nftables or \
-                           iptables mode first";
+const MODE_REMEDY: &str = "let kube-proxy run in nftables or iptables mode first";
+const POLICIES_REMEDY: &str = "change externalTrafficPolicy or internalTrafficPolicy of these Services to what they get now, or accept \
+                               what they ask for: --accept ipvs-policies";
 const CONFLICT_REMEDY: &str = "give one of the Services another address; which of them wins with kube-proxy depends on \
                                the order of its rules";
 
@@ -196,9 +199,9 @@ fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
         );
     }
     match (survey.proxy.mode.as_deref(), &survey.rules) {
-        (Some("iptables" | "nftables") | None, Err(_)) | (None, Ok(_)) => {}
+        (Some("iptables" | "nftables" | "ipvs") | None, Err(_)) | (None, Ok(_)) => {}
         (Some(word), Ok(rules)) if word == rules.mode.word() => {}
-        (Some(word @ ("iptables" | "nftables")), Ok(rules)) => block(
+        (Some(word @ ("iptables" | "nftables" | "ipvs")), Ok(rules)) => block(
             BlockerId::Mode,
             format!("kube-proxy runs in {word} mode, and the rules on this node are of {} mode", rules.mode.word()),
             Vec::new(),
@@ -206,7 +209,9 @@ fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
         ),
         (Some(word), _) => block(
             BlockerId::Mode,
-            format!("kube-proxy runs in {word} mode; this release moves nodes from iptables and nftables mode only"),
+            format!(
+                "kube-proxy runs in {word} mode; this release moves nodes from iptables, nftables and ipvs mode only"
+            ),
             Vec::new(),
             MODE_REMEDY,
         ),
@@ -225,8 +230,8 @@ fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
             BlockerId::NoRules,
             format!("there are no rules of kube-proxy: {reason}"),
             Vec::new(),
-            "check that kube-proxy runs on this node in iptables or nftables mode, and that --netns names the node's \
-             namespace",
+            "check that kube-proxy runs on this node in iptables, nftables or ipvs mode, and that --netns names the \
+             node's namespace",
         ),
         Ok(rules) => rule_blockers(rules, &mut block),
     }
@@ -240,7 +245,8 @@ fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
         );
     }
     if let (Ok(api), Ok(rules)) = (&survey.api, &survey.rules) {
-        let differences: Vec<String> = diff(&api.table, &rules.table).iter().map(describe_difference).collect();
+        let differences: Vec<String> =
+            rules.mode.differences(&api.table, &rules.table).iter().map(describe_difference).collect();
         if !differences.is_empty() {
             block(
                 BlockerId::TablesDiffer,
@@ -252,6 +258,15 @@ fn blockers(survey: &Survey, wishes: &Wishes) -> Vec<Blocker> {
                 ),
             );
         }
+    }
+    let policies = policies(survey);
+    if !policies.is_empty() && !wishes.accept.contains(&Accept::IpvsPolicies) {
+        block(
+            BlockerId::IpvsPolicies,
+            format!("eBPF would serve {} frontends as the API asks for, which ipvs mode does not", policies.len()),
+            first_few(policies, "frontends"),
+            POLICIES_REMEDY,
+        );
     }
     if let Ok(api) = &survey.api {
         let conflicts = conflicts(&api.table, |group| group.iter().any(|f| blocks(f)));
@@ -319,6 +334,11 @@ fn rule_blockers(rules: &Rules, block: &mut impl FnMut(BlockerId, String, Vec<St
                         "look with iptables-{other}-save, and with nft list table ip kube-proxy; remove them with the \
                          kube-proxy --cleanup that uses iptables-{other}"
                     ),
+                    None if rules.mode == RulesMode::Ipvs => {
+                        "look with iptables-save and nft list table ip kube-proxy; delete its chains (KUBE-SVC-, KUBE-SEP- and \
+                         their like) or tables, but not by kube-proxy --cleanup, which empties IPVS too"
+                            .to_owned()
+                    }
                     None => "look with iptables-legacy-save and iptables-nft-save; remove them with the kube-proxy \
                              --cleanup that uses that iptables"
                         .to_owned(),
@@ -350,30 +370,49 @@ fn conflicts(table: &ServiceTable, keep: impl Fn(&[&Frontend]) -> bool) -> Vec<S
         .collect()
 }
 
+/// The frontends whose packets eBPF would treat otherwise than kube-proxy's mode does, each in a line.
+fn policies(survey: &Survey) -> Vec<String> {
+    let (Ok(api), Ok(rules)) = (&survey.api, &survey.rules) else { return Vec::new() };
+    let made = rules.mode.made_of(&api.table);
+    let differences = diff(&api.table, &made);
+    let of_frontends = |difference: &&Difference| matches!(difference, Difference::Frontend { .. });
+    let mut found: Vec<&Difference> = differences.iter().filter(of_frontends).collect();
+    // First those that would serve nobody.
+    found.sort_by_key(|difference| match difference {
+        Difference::Frontend { fields, .. } => !fields.iter().any(|field| field.field == "no_backends"),
+        _ => true,
+    });
+    found.into_iter().map(|difference| describe(difference, "eBPF", "ipvs mode")).collect()
+}
+
 /// One line for a difference between the API (A) and the rules (B).
 pub(super) fn describe_difference(difference: &Difference) -> String {
+    describe(difference, "API", "rules")
+}
+
+fn describe(difference: &Difference, a: &str, b: &str) -> String {
     let side = |s: &crate::model::Side| {
         let name = s.service.as_deref().unwrap_or("<unknown>");
         format!("{name} {} {}/{}", s.kind, std::net::SocketAddr::new(s.ip, s.port), s.protocol)
     };
-    let fields = |fields: &[crate::model::FieldDifference], a: &str, b: &str| {
+    let fields = |fields: &[crate::model::FieldDifference]| {
         let parts: Vec<_> = fields.iter().map(|f| format!("{}: {a} {}, {b} {}", f.field, f.a, f.b)).collect();
         parts.join("; ")
     };
     match difference {
-        Difference::OnlyInA(s) => format!("{}: in the API, not in the rules", side(s)),
-        Difference::OnlyInB(s) => format!("{}: in the rules ({}), not in the API", side(s), s.from),
-        Difference::Frontend { side: s, fields: f, .. } => format!("{}: {}", side(s), fields(f, "API", "rules")),
+        Difference::OnlyInA(s) => format!("{}: in the {a}, not in the {b}", side(s)),
+        Difference::OnlyInB(s) => format!("{}: in the {b} ({}), not in the {a}", side(s), s.from),
+        Difference::Frontend { side: s, fields: f, .. } => format!("{}: {}", side(s), fields(f)),
         Difference::Node { family, field } => {
-            format!("{family}: {}", fields(std::slice::from_ref(field), "API", "rules"))
+            format!("{family}: {}", fields(std::slice::from_ref(field)))
         }
         Difference::HealthCheck { port, field } => {
-            format!("health check port {port}: {}", fields(std::slice::from_ref(field), "API", "rules"))
+            format!("health check port {port}: {}", fields(std::slice::from_ref(field)))
         }
     }
 }
 
-fn warnings(survey: &Survey) -> Vec<Warning> {
+fn warnings(survey: &Survey, wishes: &Wishes) -> Vec<Warning> {
     let mut out = Vec::new();
     let mut warn = |text: String, details: Vec<String>| out.push(Warning { text, details });
     if survey.host.is_none() {
@@ -384,6 +423,14 @@ fn warnings(survey: &Survey) -> Vec<Warning> {
             "kube-proxy does not answer here: if it is gone, nothing keeps the rules in step with the API".into(),
             vec![],
         );
+    }
+    if wishes.accept.contains(&Accept::IpvsPolicies) {
+        let policies = policies(survey);
+        if !policies.is_empty() {
+            let text =
+                format!("accepted: {} frontends are served as the API asks for, not as ipvs mode does", policies.len());
+            warn(text, first_few(policies, "frontends"));
+        }
     }
     if let Verdict::Unknown { why, remedy } = &survey.run_by.verdict {
         warn(format!("kpx does not know how to stop kube-proxy here: {why}"), vec![remedy.clone()]);
@@ -459,8 +506,9 @@ fn coexistence(survey: &Survey) -> Vec<String> {
     if let Ok(rules) = &survey.rules {
         let total: usize = rules.counts.values().sum();
         let parts: Vec<_> = rules.counts.iter().map(|(family, n)| format!("{family} {n}")).collect();
+        let what = if rules.mode == RulesMode::Ipvs { "virtual services and rules" } else { "rules" };
         out.push(format!(
-            "{total} rules of kube-proxy stand on this node now ({}); phase remove takes them away",
+            "{total} {what} of kube-proxy stand on this node now ({}); phase remove takes them away",
             parts.join(", ")
         ));
     }
@@ -473,6 +521,13 @@ fn coexistence(survey: &Survey) -> Vec<String> {
         "before phase handover, connections that are open stay as they are; only new ones are served by eBPF"
             .to_owned(),
     );
+    if survey.rules.as_ref().is_ok_and(|rules| rules.mode == RulesMode::Ipvs) {
+        out.push(
+            "packets to Services pass this node's INPUT rules now; with eBPF they pass its FORWARD rules, as in kube-proxy's \
+             other modes"
+                .to_owned(),
+        );
+    }
     out.push(
         "while the rules stand, every new connection of this node still walks them, also to addresses that are no \
          Service"

@@ -219,10 +219,10 @@ fn each_remark_on_the_rules_blocks_under_its_own_name() {
 }
 
 #[test]
-fn another_mode_blocks_and_says_when() {
-    let blocker = only_blocker(|s| s.proxy.mode = Some("ipvs".into()));
+fn another_mode_blocks_and_says_what_to_do() {
+    let blocker = only_blocker(|s| s.proxy.mode = Some("userspace".into()));
     assert_eq!(blocker.id, BlockerId::Mode);
-    assert!(blocker.reason.contains("ipvs") && blocker.remedy.contains("release"), "{blocker:?}");
+    assert!(blocker.reason.contains("userspace") && blocker.remedy.contains("nftables"), "{blocker:?}");
 }
 
 #[test]
@@ -244,6 +244,60 @@ fn a_node_of_nftables_mode_gets_a_plan() {
     let accept = steps.filter(|step| step.step == "accept-forwarded").map(|step| step.text.as_str()).next();
     // kube-proxy's tables accept nothing.
     assert!(accept.is_some_and(|text| text.contains("taken over") && !text.contains("established")), "{accept:?}");
+}
+
+/// In ipvs mode a Local policy without an endpoint here is served from other nodes.
+fn ipvs() -> Survey {
+    let local = Frontend {
+        external_policy: Policy::Local,
+        no_backends: Some(crate::model::NoBackends::Drop),
+        ..frontend("edge", "192.0.2.9", Exposure::LoadBalancer, "10.244.2.9")
+    };
+    let asked = table(two().frontends().iter().cloned().chain([local]).collect());
+    let mut survey = survey();
+    survey.proxy.mode = Some("ipvs".into());
+    let made = RulesMode::Ipvs.made_of(&asked).into_owned();
+    *rules(&mut survey) = Rules { mode: RulesMode::Ipvs, table: made, ..rules(&mut survey).clone() };
+    survey.api = Ok(Lifted { table: asked, notices: vec![] });
+    survey
+}
+
+#[test]
+fn what_ipvs_mode_does_otherwise_blocks_until_it_is_accepted() {
+    let survey = ipvs();
+    let plan = planned(&survey);
+    let ids: Vec<_> = plan.blockers.iter().map(|blocker| blocker.id).collect();
+    assert_eq!(ids, [BlockerId::IpvsPolicies], "{:?}", plan.blockers);
+    let details = plan.blockers[0].details.join("\n");
+    assert!(details.contains("shop/edge") && details.contains("eBPF drop"), "{details}");
+    let wishes = Wishes { accept: vec![Accept::IpvsPolicies], ..Wishes::default() };
+    let plan = super::plan(&survey, &wishes);
+    assert_eq!(plan.blockers, []);
+    assert_eq!((plan.source.dataplane.as_str(), plan.source.mode), ("kube-proxy ipvs", Some(RulesMode::Ipvs)));
+    assert!(plan.warnings.iter().any(|w| w.details.iter().any(|detail| detail.contains("shop/edge"))));
+    // And what the rules lack still blocks.
+    let mut lacking = survey;
+    rules(&mut lacking).table = two();
+    assert_eq!(super::plan(&lacking, &wishes).blockers[0].id, BlockerId::TablesDiffer);
+}
+
+#[test]
+fn in_ipvs_mode_servers_are_drained_before_anything_goes_and_the_end_of_patience_is_said() {
+    let remove = |accept: Vec<Accept>| {
+        let plan = super::plan(&ipvs(), &Wishes { accept, ..Wishes::default() });
+        let phase = plan.phases.into_iter().find(|phase| phase.phase == PhaseName::Remove).unwrap();
+        phase.steps.into_iter().map(|step| (step.step, step.text)).collect::<Vec<_>>()
+    };
+    let steps = remove(vec![]);
+    let ids: Vec<_> = steps.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["drain-servers", "remove-rules"]);
+    let whole = super::plan(&ipvs(), &Wishes::default()).phases;
+    assert!(whole.iter().any(|phase| phase.phase == PhaseName::Handover && phase.steps[1].step == "carry-sockets"));
+    assert!(steps[1].1.contains("--drain-timeout") && steps[1].1.contains("stop here"), "{steps:?}");
+    let steps = remove(vec![Accept::CutConnections]);
+    assert!(steps[1].1.contains("is cut"), "{steps:?}");
+    let others = planned(&survey()).phases;
+    assert!(others.iter().flat_map(|phase| &phase.steps).all(|step| step.step != "drain-servers"));
 }
 
 #[test]
@@ -300,7 +354,7 @@ fn every_blocker_has_a_remedy() {
     let mut bad = survey();
     bad.api = Err("x".into());
     bad.rules = Err("x".into());
-    bad.proxy.mode = Some("ipvs".into());
+    bad.proxy.mode = Some("userspace".into());
     bad.open_migration = Some(OpenMigration { id: "1".into(), complete: false });
     let plan = planned(&bad);
     assert!(plan.is_blocked());

@@ -329,7 +329,7 @@ impl Session {
         let records = Journal::read(&migration.dir).map_err(StoreError::from)?;
         let progress = Progress::of(&records);
         let stop = AtomicBool::new(false);
-        let phases = steps::phases();
+        let phases = steps::phases(migration.plan()?.source.mode);
         let mut world = self.world(&migration, RunOptions::default(), &stop)?;
         // Without API objects the maps cannot be compared; everything else can still be looked at.
         let _ = world.read_api();
@@ -405,7 +405,7 @@ impl Session {
         notify: &mut dyn FnMut(&Notice<'_>),
         run: impl FnOnce(&mut Engine<'_, NodeWorld<'a>>) -> Result<Outcome, EngineError<StepError>>,
     ) -> Result<Outcome, SessionError> {
-        let phases: Vec<Phase<NodeWorld<'a>>> = steps::phases();
+        let phases: Vec<Phase<NodeWorld<'a>>> = steps::phases(migration.plan()?.source.mode);
         let mut journal = Journal::open(&migration.dir).map_err(StoreError::from)?;
         let boot_id = self.node_id()?.boot_id.unwrap_or_default();
         let mut engine = Engine { phases: &phases, journal: &mut journal, stop, boot_id: &boot_id, notify };
@@ -436,6 +436,7 @@ impl Session {
             paths,
             marks,
             no_agent: plan.accept.contains(&Accept::NoAgent),
+            cut: plan.accept.contains(&Accept::CutConnections),
             driver: plan.driver,
             unserved: Vec::new(),
             found: Found::default(),
@@ -475,6 +476,7 @@ pub(super) fn facts(served: &ServiceTable, plan: &Agreed<'_>) -> Facts {
         rules: plan.rules,
         marks: plan.marks,
         driver: plan.driver.clone(),
+        cut: plan.cut,
     }
 }
 
@@ -485,12 +487,14 @@ pub(super) struct Agreed<'p> {
     pub(super) rules: usize,
     pub(super) marks: Marks,
     pub(super) driver: &'p ProxyDriver,
+    pub(super) cut: bool,
 }
 
 impl<'p> Agreed<'p> {
     fn of(plan: &'p Plan) -> Self {
         let rules = plan.counts.rules_to_delete;
         let marks = plan.marks.unwrap_or_default();
-        Self { target: &plan.target, mode: plan.source.mode, rules, marks, driver: &plan.driver }
+        let cut = plan.accept.contains(&Accept::CutConnections);
+        Self { target: &plan.target, mode: plan.source.mode, rules, marks, driver: &plan.driver, cut }
     }
 }

@@ -35,6 +35,8 @@ pub enum Standing {
     InForce,
     /// All is done but for what flows need that run still.
     Waiting {
+        /// The phase in front of which it waits.
+        before: PhaseName,
         /// What is waited for.
         why: String,
     },
@@ -133,7 +135,7 @@ impl Standing {
         match &progress.end {
             Some(End::Complete) => Self::InForce,
             Some(End::Reached { phase }) => Self::Stopped { after: *phase },
-            Some(End::Waiting { why, .. }) => Self::Waiting { why: why.clone() },
+            Some(End::Waiting { phase, why }) => Self::Waiting { before: *phase, why: why.clone() },
             _ => Self::Unfinished { after: progress.phase(), why: why() },
         }
     }
@@ -143,7 +145,10 @@ impl Standing {
         match self {
             Self::NotBegun => "recorded, nothing begun; the rules serve".to_owned(),
             Self::InForce => "in force: eBPF serves".to_owned(),
-            Self::Waiting { why } => {
+            Self::Waiting { before: PhaseName::Remove, why } => {
+                format!("eBPF serves what is new; virtual services and kube-ipvs0 stay for {why}")
+            }
+            Self::Waiting { why, .. } => {
                 format!("in force: eBPF serves; conntrack and NAT are kept at work for {why}")
             }
             Self::Stopped { after } => format!("stopped after phase {after}, as asked; {}", after.who_serves()),
@@ -170,6 +175,9 @@ impl Standing {
         match self {
             Self::NotBegun | Self::Stopped { .. } | Self::Unfinished { .. } | Self::Disturbed { .. } => {
                 &[("apply", "go on"), ("rollback", "go back")]
+            }
+            Self::Waiting { before: PhaseName::Remove, .. } => {
+                &[("apply", "remove them once these have ended"), ("rollback", "go back")]
             }
             Self::Waiting { .. } => &[
                 ("apply", "let go of them once these have ended"),
@@ -210,6 +218,7 @@ impl Summary {
         let state = match (&progress.direction, &progress.end) {
             (None, _) => "not begun".to_owned(),
             (_, Some(End::RolledBack)) => "rolled back".to_owned(),
+            (_, Some(End::Waiting { phase: phase @ PhaseName::Remove, .. })) => format!("waits before {phase}"),
             (_, Some(End::Complete | End::Waiting { .. })) => "in force".to_owned(),
             (_, Some(End::Reached { phase })) => format!("stopped after {phase}"),
             (Some(Direction::Backward), _) => "rollback unfinished".to_owned(),

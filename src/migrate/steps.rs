@@ -10,8 +10,8 @@ use super::marks::Marks;
 use super::phase::{Check, Lasting, Phase, PhaseName, Step};
 use super::plan::{PlannedPhase, PlannedStep};
 use super::switch::{
-    AcceptForwarded, Handed, HoldTable, PacketsServe, Release, RemoveRules, Removed, SERVE_PACKETS, ServePackets,
-    Standing, Stop, Stopped, TakeOver,
+    AcceptForwarded, CarrySockets, DrainServers, Handed, HoldTable, PacketsServe, Release, RemoveRules, Removed,
+    SERVE_PACKETS, ServePackets, Standing, Stop, Stopped, TakeOver,
 };
 use super::world::{NodeWorld, StepError};
 use crate::dataplane::{Attachment, Capacity, Dataplane, Mode, pod_networks};
@@ -36,13 +36,21 @@ pub struct Facts {
     pub marks: Marks,
     /// How kube-proxy is stopped and started.
     pub driver: ProxyDriver,
+    /// Whether connections through IPVS may be cut that do not end.
+    pub cut: bool,
 }
 
 /// Number of programs that are attached.
 pub(super) const PROGRAMS: usize = 10;
 
-/// The phases in order.
-pub(super) fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
+/// The phases in order, for a node whose kube-proxy's rules are of this mode.
+pub(super) fn phases<'a>(mode: Option<RulesMode>) -> Vec<Phase<NodeWorld<'a>>> {
+    let mut remove: Vec<Box<dyn Step<_>>> = vec![Box::new(RemoveRules)];
+    let mut handover: Vec<Box<dyn Step<_>>> = vec![Box::new(TakeOver)];
+    if mode == Some(RulesMode::Ipvs) {
+        handover.push(Box::new(CarrySockets));
+        remove.insert(0, Box::new(DrainServers));
+    }
     let phase = |name, steps, gate| Phase {
         name,
         steps,
@@ -57,15 +65,15 @@ pub(super) fn phases<'a>() -> Vec<Phase<NodeWorld<'a>>> {
         phase(PhaseName::Hold, vec![Box::new(HoldTable), Box::new(AcceptForwarded)], Some(Box::new(Standing))),
         phase(PhaseName::Stop, vec![Box::new(Stop)], Some(Box::new(Stopped))),
         phase(PhaseName::Packets, vec![Box::new(ServePackets)], Some(Box::new(PacketsServe))),
-        phase(PhaseName::Handover, vec![Box::new(TakeOver)], Some(Box::new(Handed))),
-        phase(PhaseName::Remove, vec![Box::new(RemoveRules)], Some(Box::new(Removed))),
+        phase(PhaseName::Handover, handover, Some(Box::new(Handed))),
+        phase(PhaseName::Remove, remove, Some(Box::new(Removed))),
         phase(PhaseName::Release, vec![Box::new(Release)], None),
     ]
 }
 
 /// The phases, for a plan.
 pub(super) fn planned(facts: &Facts) -> Vec<PlannedPhase> {
-    phases()
+    phases(facts.mode)
         .iter()
         .map(|phase| PlannedPhase {
             phase: phase.name,

@@ -14,8 +14,8 @@ use crate::capture::{self, CaptureError, Captured, Item, Node, Variant};
 use crate::dataplane::{ForeignHook, Paths, foreign_hooks};
 use crate::error::{Hinted, with_causes};
 use crate::inspect::proxy_rules::{self, ProxyRules, RulesError, RulesMode};
-use crate::inspect::{conntrack, iptables, kube};
-use crate::model::{Family, ServiceTable};
+use crate::inspect::{conntrack, iptables, ipvs, kube};
+use crate::model::{Difference, Family, ServiceTable, diff};
 
 /// The state of one node, as a plan needs it.
 #[derive(Clone, Debug)]
@@ -127,6 +127,8 @@ pub struct Tables {
     pub api: ServiceTable,
     /// From the rules.
     pub rules: ServiceTable,
+    /// The mode of the rules; none where there are none.
+    pub mode: Option<RulesMode>,
     /// Addresses of the node.
     pub addresses: BTreeSet<IpAddr>,
 }
@@ -136,7 +138,13 @@ impl Tables {
     pub fn read(node: &Node, kept: Option<&Node>) -> Result<Self, ReadError> {
         let (api, addresses) = api(node, kept)?;
         let rules = proxy_rules::read_node(node)?.rules.into_iter().next();
-        Ok(Self { api, rules: rules.map(ProxyRules::into_table).unwrap_or_default(), addresses })
+        let mode = rules.as_ref().map(ProxyRules::mode);
+        Ok(Self { api, rules: rules.map(ProxyRules::into_table).unwrap_or_default(), mode, addresses })
+    }
+
+    /// Where the rules are not what kube-proxy makes of what the API asks for.
+    pub fn differences(&self) -> Vec<Difference> {
+        self.mode.map_or_else(|| diff(&self.api, &self.rules), |mode| mode.differences(&self.api, &self.rules))
     }
 }
 
@@ -233,7 +241,7 @@ fn read_all(
 fn meant(found: proxy_rules::Found) -> Result<Rules, String> {
     let mut rules = found.rules.into_iter();
     let Some(own) = rules.next() else {
-        let none = "neither iptables nor nftables holds any".to_owned();
+        let none = "neither iptables nor nftables nor IPVS holds any".to_owned();
         return Err(if found.remarks.is_empty() { none } else { found.remarks.join("; ") });
     };
     let (mode, counts) = (own.mode(), own.counts());
@@ -257,12 +265,31 @@ fn meant(found: proxy_rules::Found) -> Result<Rules, String> {
                 }
             }
         }
+        ProxyRules::Ipvs(state) => {
+            for notice in &state.notices {
+                if notice.blocks_migration() {
+                    blocking.push((BlockerId::UnknownRules, notice.to_string()));
+                } else {
+                    notices.push(notice.to_string());
+                }
+            }
+            notices.extend(schedulers(&state.state));
+        }
     }
     for other in rules {
         let (mode, number) = (other.mode(), other.counts().values().sum::<usize>());
         blocking.push((BlockerId::OtherVariant, format!("{number} rules of {mode} mode stand as well")));
     }
     Ok(Rules { mode, table: own.into_table(), counts, blocking, notices })
+}
+
+/// How IPVS chooses servers, where that is not in turn, which by and by is what choosing at random comes to.
+fn schedulers(state: &ipvs::State) -> Option<String> {
+    let named: BTreeSet<&str> = state.own().map(|service| service.scheduler.as_str()).filter(|s| *s != "rr").collect();
+    let names = named.into_iter().collect::<Vec<_>>().join(", ");
+    (!names.is_empty()).then(|| {
+        format!("IPVS chooses servers by {names}; eBPF chooses at random, or by Maglev where a Service asks for it")
+    })
 }
 
 /// Whether a notice only says that the agent answers in kube-proxy's place.

@@ -28,7 +28,7 @@ use crate::dataplane::{
     node_addresses, timeouts,
 };
 use crate::error::Hinted;
-use crate::inspect::conntrack::{self, ConntrackError, Entry, Limits};
+use crate::inspect::conntrack::{self, ConntrackError, Entry, Limits, Translator};
 use crate::inspect::ipvs;
 use crate::inspect::standing::StandingError;
 use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
@@ -38,7 +38,7 @@ use crate::model::{Difference, Family, Protocol, ServiceTable, diff};
 pub struct RunOptions {
     /// How long a probe waits for an answer.
     pub probe_timeout: Duration,
-    /// How long a rollback waits for UDP sockets.
+    /// How long a rollback waits for UDP sockets, and the way there for connections that only IPVS can carry.
     pub drain_timeout: Duration,
     /// Do not wait for UDP sockets at all.
     pub force: bool,
@@ -74,6 +74,8 @@ pub struct NodeWorld<'a> {
     pub driver: ProxyDriver,
     /// Whether it is accepted that no agent follows the API.
     pub no_agent: bool,
+    /// Whether it is accepted that connections through IPVS are cut that do not end.
+    pub cut: bool,
     /// Frontends that eBPF does not serve as the rules do, with the reason, by the API objects as last read.
     pub unserved: Vec<String>,
     /// What the step at hand has found out.
@@ -83,12 +85,14 @@ pub struct NodeWorld<'a> {
 }
 
 /// Flows to Services that the kernel's NAT carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelFlows {
     /// Those that the packet path could take over.
     pub fit: usize,
     /// Those that it cannot.
     pub unfit: usize,
+    /// Those of them that IPVS carries, by the reason.
+    pub of_ipvs: BTreeMap<Unfit, usize>,
 }
 
 /// What can go wrong in a step.
@@ -331,15 +335,26 @@ impl NodeWorld<'_> {
         }
     }
 
-    /// The flows to Services that the kernel's NAT carries now; those that have ended are none.
-    pub fn kernel_flows_left(&self) -> Result<KernelFlows, StepError> {
-        let ipvs = match self.node.read(Item::IpvsConnections).map_err(ReadError::from)? {
+    /// IPVS's connections now.
+    pub fn ipvs_connections(&self) -> Result<Vec<ipvs::Connection>, StepError> {
+        Ok(match self.node.read(Item::IpvsConnections).map_err(ReadError::from)? {
             Captured::Present { bytes, .. } => ipvs::parse_connections(&bytes),
             Captured::Absent { .. } => Vec::new(),
-        };
-        let found = self.installed()?.importable(&self.entries()?, &ipvs)?;
+        })
+    }
+
+    /// The flows to Services that the kernel's NAT carries now; those that have ended are none.
+    pub fn kernel_flows_left(&self) -> Result<KernelFlows, StepError> {
+        let found = self.installed()?.importable(&self.entries()?, &self.ipvs_connections()?)?;
         let is_over = |why: Unfit| matches!(why, Unfit::Ended | Unfit::NoService);
-        Ok(KernelFlows { fit: found.flows.len(), unfit: found.left.iter().filter(|(_, why)| !is_over(*why)).count() })
+        let mut flows = KernelFlows { fit: found.flows.len(), ..KernelFlows::default() };
+        for (entry, why) in found.left.iter().filter(|(_, why)| !is_over(*why)) {
+            flows.unfit += 1;
+            if entry.translator() != Some(Translator::Netfilter) {
+                *flows.of_ipvs.entry(*why).or_default() += 1;
+            }
+        }
+        Ok(flows)
     }
 
     /// The limits of conntrack, by the sysctls of the node's namespace.
@@ -392,9 +407,13 @@ impl NodeWorld<'_> {
         *self.found.counts.entry(what.to_owned()).or_default() += number as u64;
     }
 
-    /// Connects to the first frontends of each class, from inside the cgroup.
+    /// Connects to the first frontends of each class, from inside the cgroup. Those that kube-proxy's mode serves otherwise than the
+    /// API asks for end otherwise, as the operator knows.
     pub fn probe(&self) -> Result<Vec<Probed>, StepError> {
-        let targets = probe::targets(&self.served, &self.addresses);
+        let otherwise = self.facts.mode.map(|mode| mode.otherwise(&self.served)).unwrap_or_default();
+        let alike = self.served.frontends().iter().filter(|f| !otherwise.contains(&f.key.address())).cloned().collect();
+        let alike = ServiceTable::new(alike, self.served.v4.clone(), self.served.v6.clone());
+        let targets = probe::targets(&alike, &self.addresses);
         Ok(probe::run(&Request { cgroup: self.paths.cgroup.clone(), timeout: self.options.probe_timeout, targets })?)
     }
 

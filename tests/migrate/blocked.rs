@@ -131,8 +131,12 @@ fn a_process_without_the_capabilities_gets_a_blocked_plan() {
 
 /// A plan made of a recording.
 fn recorded(from: &Path, services: &Path) -> (Option<i32>, Value) {
+    recorded_with(from, services, &[])
+}
+
+fn recorded_with(from: &Path, services: &Path, more: &[&str]) -> (Option<i32>, Value) {
     let paths = [from, services].map(|p| p.to_str().expect("plain"));
-    let args = ["--from", paths[0], "--services-from", paths[1], "migrate", "plan", "-o", "json"];
+    let args = [&["--from", paths[0], "--services-from", paths[1], "migrate", "plan", "-o", "json"], more].concat();
     let run = kpx::capture::command::run(KPX, args, None).expect("kpx runs");
     let plan = serde_json::from_slice(&run.stdout);
     (run.status.code(), plan.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&run.stderr))))
@@ -166,15 +170,45 @@ fn recorded_nodes_of_every_version_get_a_plan() {
     }
 }
 
+/// What differs in ipvs mode from what the API asks for is named, and nothing else stands in the way.
+#[test]
+fn recorded_nodes_of_ipvs_mode_get_a_plan() {
+    let Some(recordings) = recordings() else { return };
+    let small = recordings.join("small");
+    for world in ["ipvs", "ipvs-strict-arp", "ipvs-kernel-6.12"] {
+        let (code, plan) = recorded(&small.join(world).join("running"), &small.join("api"));
+        assert_eq!((code, ids(&plan)), (Some(2), vec!["ipvs-policies"]), "{world}");
+        let details = plan["blockers"][0]["details"].to_string();
+        assert!(details.contains("edge/np-local-none-here") && details.contains("eBPF drop"), "{details}");
+        let (code, plan) =
+            recorded_with(&small.join(world).join("running"), &small.join("api"), &["--accept", "ipvs-policies"]);
+        assert_eq!((code, ids(&plan)), (Some(0), vec![]), "{world}");
+        assert_eq!(
+            (&plan["source"]["mode"], &plan["source"]["dataplane"]),
+            (&"ipvs".into(), &"kube-proxy ipvs".into())
+        );
+        // 248 virtual services by ipvsadm, and the rules of kube-proxy's chains by iptables-save.
+        let saved =
+            |file: &str| fs_err::read_to_string(small.join(world).join("running").join(file)).expect("recorded");
+        let services = saved("ipvsadm-Sn.txt").lines().filter(|line| line.starts_with("-A ")).count();
+        let of_chains = |text: String| {
+            let own = |line: &&str| line.contains("-A KUBE-") && !line.contains("-A KUBE-FIREWALL");
+            text.lines().filter(own).count()
+        };
+        let rules = of_chains(saved("iptables-save.txt")) + of_chains(saved("ip6tables-save.txt"));
+        assert_eq!(plan["counts"]["rules_to_delete"].as_u64(), Some((services + rules) as u64), "{world}");
+    }
+}
+
 #[test]
 fn recorded_nodes_in_another_state_are_blocked_with_the_reason() {
     let Some(recordings) = recordings() else { return };
     let (small, stale) = (recordings.join("small"), recordings.join("stale"));
     let api = small.join("api");
-    let (code, plan) = recorded(&small.join("ipvs/running"), &api);
+    // Names of Services that the API has and IPVS does not.
+    let (code, plan) = recorded(&small.join("ipvs/running"), &stale.join("conflicting-addresses/api"));
     assert_eq!(code, Some(2));
-    assert!(ids(&plan).contains(&"mode"), "{:?}", ids(&plan));
-    assert!(plan["blockers"].to_string().contains("ipvs"));
+    assert!(ids(&plan).contains(&"tables-differ"), "{:?}", ids(&plan));
     let (code, plan) = recorded(&stale.join("legacy-then-nft"), &api);
     assert_eq!(code, Some(2));
     assert!(ids(&plan).contains(&"other-variant"), "{:?}", ids(&plan));

@@ -82,18 +82,25 @@ const CHANGES: usize = 60;
 
 struct Walker<'a> {
     rig: &'a Rig,
+    /// What the node needs besides.
+    more: &'a [&'a str],
     before: String,
     points: BTreeSet<String>,
 }
 
 impl<'a> Walker<'a> {
-    fn new(rig: &'a Rig) -> Self {
-        Self { rig, before: rig.fingerprint(), points: BTreeSet::new() }
+    fn new(rig: &'a Rig, more: &'a [&'a str]) -> Self {
+        Self { rig, more, before: rig.fingerprint(), points: BTreeSet::new() }
+    }
+
+    /// The steps that were died in, this way.
+    fn steps(&self, way: &str) -> BTreeSet<&str> {
+        self.points.iter().filter_map(|point| point.strip_prefix(way)?.trim_start().split(',').next()).collect()
     }
 
     fn run(&self, way: Way, crash: Option<&str>) -> Run {
         match way {
-            Way::There => self.rig.apply_with(&[], crash),
+            Way::There => self.rig.apply_with(self.more, crash),
             Way::Back => self.rig.kpx_with(&["migrate", "rollback"], crash),
         }
     }
@@ -231,11 +238,15 @@ fn crashes(name: &str, work: impl FnOnce(&mut Walker<'_>, Points)) {
     if !privileged() {
         return;
     }
-    let mut rig = Rig::up(name);
+    let rig = Rig::up(name);
     rig.drop_forwarded("nft", false);
+    crashes_of(name, rig, &[], work);
+}
+
+fn crashes_of(name: &str, mut rig: Rig, more: &[&str], work: impl FnOnce(&mut Walker<'_>, Points)) {
     let mut traffic = Traffic::start(&mut rig.lab, &traffic()).expect("traffic");
     traffic.phase("crashes").expect("a phase");
-    let mut walker = Walker::new(&rig);
+    let mut walker = Walker::new(&rig, more);
     work(&mut walker, Points::asked());
     println!("{name}: died at {} points", walker.points.len());
     clean(&traffic.stop().expect("a report"));
@@ -246,11 +257,25 @@ fn killed_in_each_step_there_and_in_each_step_back() {
     crashes("crash-walk", |walker, points| {
         walker.walk(Way::There, points);
         walker.walk(Way::Back, points);
-        let steps = |way: &str| {
-            let of = walker.points.iter().filter_map(|point| point.strip_prefix(way)?.split(',').next());
-            of.collect::<BTreeSet<_>>().len()
-        };
+        let steps = |way: &str| walker.steps(way).len();
         assert!(steps("There") > 12 && steps("Back") > 9, "too few steps died: {:?}", walker.points);
+    });
+}
+
+/// In ipvs mode, on kernels that have IPVS: from where the way is another one.
+#[test]
+fn killed_in_each_step_of_ipvs_mode() {
+    let Some(rig) = super::ipvs::up("crash-ipvs") else { return };
+    crashes_of("crash-ipvs", rig, &super::ipvs::WISHES, |walker, points| {
+        walker.rig.apply(&[&super::ipvs::WISHES[..], &["--until", "packets"]].concat()).exits(0);
+        walker.walk(Way::There, points);
+        walker.walk(Way::Back, points);
+        for step in ["carry-sockets", "drain-servers", "remove-rules"] {
+            assert!(walker.steps("There").contains(step), "{:?}", walker.points);
+        }
+        for step in ["drain-servers", "remove-rules", "serve-packets"] {
+            assert!(walker.steps("Back").contains(step), "{:?}", walker.points);
+        }
     });
 }
 

@@ -130,12 +130,33 @@ impl Rig {
                 .join("\n"),
         );
         text.push_str(&ruleset(&tool("ip", &["netns", "exec", &netns, "nft", "list", "ruleset"])));
+        text.push_str(&self.ipvs());
         text.push_str(&self.hooks().join("\n"));
         for pin in self.pins() {
             text.push_str(&pin.to_string_lossy());
         }
         text.push_str(&tool("find", &[&self.option("--cgroup"), "-type", "d"]));
         text
+    }
+
+    /// What ipvs mode has besides rules: virtual services, sets and the device; empty where the kernel has no IPVS.
+    fn ipvs(&self) -> String {
+        if !Path::new("/proc/net/ip_vs").exists() {
+            return String::new();
+        }
+        let netns = self.option("--netns");
+        let sorted = |args: &[&str]| {
+            let text = tool("ip", &[&["netns", "exec", &netns], args].concat());
+            let mut lines: Vec<&str> = text.lines().collect();
+            lines.sort_unstable();
+            lines.join("\n")
+        };
+        // A device that is made anew has another number, and addresses that stayed come before those that came back.
+        let addresses = tool("ip", &["netns", "exec", &netns, "ip", "-o", "addr"]);
+        let lines = addresses.lines().filter_map(|line| line.split_once(": "));
+        let own: BTreeSet<&str> = lines.map(|(_, rest)| rest).filter(|rest| rest.starts_with("kube-ipvs0")).collect();
+        let addresses: Vec<&str> = own.into_iter().collect();
+        [sorted(&["ipvsadm", "-Sn"]), sorted(&["ipset", "save"]), addresses.join("\n")].join("\n")
     }
 
     /// The programs attached to the lab's cgroup and below, as bpftool lists them.

@@ -20,7 +20,7 @@ fn traffic() -> TrafficOptions {
 }
 
 impl Rig {
-    fn apply(&self, more: &[&str]) -> Run {
+    pub(super) fn apply(&self, more: &[&str]) -> Run {
         self.apply_with(more, None)
     }
 
@@ -97,8 +97,12 @@ impl Rig {
             kpx::capture::netns::enter(&netns).expect("the lab's namespace");
             let devices = kpx::dataplane::node_devices().expect("devices are listed");
             let has = |name: &str, attach| {
-                let programs = SchedClassifier::query_tcx(name, attach).expect("the kernel tells").1;
-                programs.iter().any(|program| program.name().starts_with(b"kpx_"))
+                if let Ok((_, programs)) = SchedClassifier::query_tcx(name, attach) {
+                    return programs.iter().any(|program| program.name().starts_with(b"kpx_"));
+                }
+                // Before Linux 6.6 they are filters.
+                let way = if matches!(attach, TcAttachType::Ingress) { "ingress" } else { "egress" };
+                tool("tc", &["filter", "show", "dev", name, way]).contains("kpx_")
             };
             let both = |name: &str| has(name, TcAttachType::Ingress) && has(name, TcAttachType::Egress);
             devices.iter().filter(|device| both(&device.name)).count()

@@ -146,6 +146,17 @@ fn carry_out(
             "eBPF serves this node's Services; kube-proxy's rules are gone.".to_owned(),
             vec![("verify", verify), ("roll back", rollback)],
         ),
+        Ok(Outcome::Waiting { phase: PhaseName::Remove, why }) => (
+            Exit::Fine,
+            format!(
+                "eBPF serves what is new. Virtual services and kube-ipvs0 stay for {why}; no server of theirs takes a new one."
+            ),
+            vec![
+                ("remove them once these have ended", again.clone()),
+                ("cut what has not ended in time", format!("{again} --accept cut-connections")),
+                ("roll back", rollback),
+            ],
+        ),
         Ok(Outcome::Waiting { why, .. }) => (
             Exit::Fine,
             format!("eBPF serves this node's Services. Conntrack and NAT are kept at work for {why}."),

@@ -64,10 +64,10 @@ struct ProbeArgs {
     probe_timeout: Duration,
 }
 
-/// How long to wait for UDP sockets on the way back.
+/// How long to wait for flows that nobody else can carry.
 #[derive(Clone, Copy, Debug, clap::Args)]
 struct DrainArgs {
-    /// How long to wait until no UDP socket uses a translation any more
+    /// How long to wait for flows that nobody else can carry: UDP sockets on the way back, connections through IPVS on the way there
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     drain_timeout: Duration,
 }

@@ -59,6 +59,16 @@ impl<'a> Narrator<'a> {
                 event
             }
             Notice::Skipped { phase, step } => step_event(*phase, step, "skipped", None, "nothing to do"),
+            Notice::Waits { phase, step, why, left } => {
+                let text = format!("waits for {why}; {} s at most", left.as_secs());
+                self.ui.note_row(&format!("{phase:<8} {step:<16} {:<6} ", "waits"), &text);
+                self.spinner = Some(self.ui.progress(None, format!("{phase}: {text}")));
+                let mut event = step_event(*phase, step, "waiting", Some(Action::Do), &text);
+                if let Some(map) = event.as_object_mut() {
+                    map.insert("seconds_left".to_owned(), left.as_secs().into());
+                }
+                event
+            }
             Notice::GateBegin { phase, text } => {
                 self.spinner = Some(self.ui.progress(None, format!("{phase}: {text}")));
                 json!({ "type": "gate", "phase": phase, "state": "begin", "message": text })

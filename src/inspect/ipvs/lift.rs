@@ -52,6 +52,12 @@ impl State {
         found
     }
 
+    /// kube-proxy's virtual services, but for those in networks that it is told to leave alone.
+    pub fn own(&self) -> impl Iterator<Item = &VirtualService> {
+        let excluded = |service: &VirtualService| self.is_excluded(service) == Some(true);
+        self.ipvs.services.iter().filter(move |service| !self.exposures(service).is_empty() && !excluded(service))
+    }
+
     fn by_sets(&self, address: Address) -> Vec<Exposure> {
         let sets = KubeSets::new(&self.sets, Family::of(address.0));
         let on_node = self.addresses.as_ref().is_none_or(|a| a.node.contains(&address.0));

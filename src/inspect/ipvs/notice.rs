@@ -123,6 +123,12 @@ impl Notice {
         }
     }
 
+    /// Whether the table cannot be trusted with it: what it tells of does something to packets that the table does not know, or
+    /// keeps the reader from knowing.
+    pub const fn blocks_migration(&self) -> bool {
+        matches!(self, Self::UnknownRule { .. } | Self::Forwarding { .. } | Self::NotCaptured { .. })
+    }
+
     /// Whether it tells of damage, not of something that happens on a sound node.
     pub const fn is_damage(&self) -> bool {
         !matches!(self, Self::Foreign { .. } | Self::Draining { .. } | Self::NotCaptured { .. })

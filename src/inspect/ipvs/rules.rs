@@ -33,6 +33,8 @@ pub struct Rules {
     pub cluster_ip: Option<Masquerade>,
     /// How pods are recognised.
     pub detector: Detector,
+    /// How many rules kube-proxy's chains hold.
+    pub number: usize,
 }
 
 /// Whether a dump has rules of kube-proxy in IPVS mode.
@@ -52,6 +54,7 @@ pub(super) fn read(family: Family, dump: &Dump<'_>, sets: KubeSets<'_>, notices:
         let ours = chains.iter().filter_map(|chain| table.chain(chain.as_bytes()));
         for chain in ours {
             for (number, rule) in (1..).zip(table.rules_of(chain)) {
+                rules.number += 1;
                 let text = without_comment(table, rule);
                 if let Some(found) = cluster_ip_mark(family, &text) {
                     (rules.cluster_ip, rules.detector) = (Some(found.0), found.1);

@@ -130,14 +130,18 @@ impl VirtualService {
     /// Which clients count as one, where those are more than one address: a network mask of IPv4, a prefix length of IPv6.
     pub fn clients_mask(&self) -> Option<String> {
         self.affinity()?;
-        let family = match self.key {
-            Virtual::Address(address, _) => Family::of(address.ip()),
-            Virtual::Mark(family, _) => family,
-        };
-        match (family, self.netmask) {
+        match (self.family(), self.netmask) {
             (Family::V4, u32::MAX) | (Family::V6, 128) => None,
             (Family::V4, mask) => Some(Ipv4Addr::from(mask.to_ne_bytes()).to_string()),
             (Family::V6, length) => Some(length.to_string()),
+        }
+    }
+
+    /// The family of its packets.
+    pub fn family(&self) -> Family {
+        match self.key {
+            Virtual::Address(address, _) => Family::of(address.ip()),
+            Virtual::Mark(family, _) => family,
         }
     }
 

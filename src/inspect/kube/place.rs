@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::config::{DetectLocal, NodePortAddress, ProxyConfig, ProxyMode, Source};
 use super::notice::Notice;
 use super::text::{parse_ip, parse_net};
+use crate::inspect::ipvs::DEVICE;
 use crate::model::select::NodeIpRule;
 use crate::model::{Detector, Family, NodeFacts, NodePortScope, Semantics};
 
@@ -181,6 +182,7 @@ fn node_port_scope(
 
 #[derive(Deserialize)]
 struct Link {
+    ifname: String,
     #[serde(default)]
     addr_info: Vec<Address>,
 }
@@ -190,8 +192,9 @@ struct Address {
     local: Option<IpAddr>,
 }
 
-/// Addresses in the output of `ip -j -d addr`.
+/// Addresses in the output of `ip -j -d addr`. Those of ipvs mode's device are Services', and go with it.
 pub(super) fn interface_addresses(bytes: &[u8]) -> Result<BTreeSet<IpAddr>, serde_json::Error> {
     let links: Vec<Link> = serde_json::from_slice(bytes)?;
-    Ok(links.iter().flat_map(|link| &link.addr_info).filter_map(|a| a.local).collect())
+    let own = links.iter().filter(|link| link.ifname != DEVICE);
+    Ok(own.flat_map(|link| &link.addr_info).filter_map(|a| a.local).collect())
 }

@@ -7,7 +7,7 @@ use super::change::{Act, Change};
 use super::ipvs;
 use super::select::select;
 use super::state::{State, Text};
-use super::{Count, Kept, Reason, RemovalError, lossy, sets, tables};
+use super::{Count, Kept, Reason, RemovalError, lossy, sets, sysctl, tables};
 use crate::capture::Variant;
 use crate::inspect::iptables::{Rule, Table};
 use crate::model::{Family, KubeVersion};
@@ -57,8 +57,11 @@ impl<'s> Removal<'s> {
         for family in Family::BOTH {
             removal.others.extend(state.listing(family).map(|listing| tables::removal(family, listing)));
         }
-        removal.others.extend(ipvs::removal(&state.virtual_services()?));
-        removal.others.extend(state.device()?.map(|device| device.removal()));
+        if let Some(change) = ipvs::removal(&state.virtual_services()?) {
+            removal.others.extend(sysctl::expiry(&state.sysctls));
+            removal.others.push(change);
+        }
+        removal.others.extend(state.device()?.and_then(|device| device.removal(&state.in_use)));
         let stays = |set: &str| Kept { what: format!("ipset {set}"), reason: Reason::Used };
         removal.kept.extend(sets::kept(&state.sets, &used).into_iter().map(stays));
         removal.others.extend(sets::removal(&state.sets, &used));
@@ -101,6 +104,11 @@ impl<'s> Removal<'s> {
     /// Whether there is nothing to take away.
     pub fn is_empty(&self) -> bool {
         self.tables.is_empty() && self.others.is_empty()
+    }
+
+    /// Whether nothing but the device of ipvs mode is left to take away.
+    pub fn is_at_most_the_device(&self) -> bool {
+        self.tables.is_empty() && self.others.iter().all(|change| matches!(change.act, Act::Device(_)))
     }
 
     /// How much goes, table by table, in the order of the removal.

@@ -30,15 +30,6 @@ pub(super) struct Command {
     pub(super) shown: String,
 }
 
-/// kube-proxy's virtual services, but for those in networks that it is told to leave alone.
-fn own(state: &State) -> impl Iterator<Item = &VirtualService> {
-    let excluded = |service: &VirtualService| {
-        let nets = state.excluded.as_deref().unwrap_or_default();
-        service.address().is_some_and(|(ip, ..)| nets.iter().any(|net| net.contains(&ip)))
-    };
-    state.ipvs.services.iter().filter(move |service| !state.exposures(service).is_empty() && !excluded(service))
-}
-
 /// The change that deletes kube-proxy's virtual services, which takes their servers along.
 pub(super) fn removal(state: &State) -> Option<Change> {
     let delete = |service: &VirtualService| Command {
@@ -46,8 +37,8 @@ pub(super) fn removal(state: &State) -> Option<Change> {
         attributes: nested(SERVICE, &key(service)),
         shown: format!("-D {}", service.key),
     };
-    let servers = own(state).map(|service| service.servers.len()).sum();
-    change(own(state).map(delete).collect(), own(state).count(), servers)
+    let servers = state.own().map(|service| service.servers.len()).sum();
+    change(state.own().map(delete).collect(), state.own().count(), servers)
 }
 
 /// The change that brings back virtual services and servers that are missing, and weights that differ.
@@ -55,7 +46,7 @@ pub(super) fn restoration(then: &State, now: &State) -> Option<Change> {
     let there: BTreeMap<Virtual, &VirtualService> =
         now.ipvs.services.iter().map(|service| (service.key, service)).collect();
     let (mut commands, mut services, mut servers) = (Vec::new(), 0, 0);
-    for service in own(then) {
+    for service in then.own() {
         let known = there.get(&service.key);
         if known.is_none() {
             let shown = format!("-A {} -s {}", service.key, service.scheduler);
@@ -77,6 +68,23 @@ pub(super) fn restoration(then: &State, now: &State) -> Option<Change> {
         }
     }
     change(commands, services, servers)
+}
+
+/// The change that gives the servers of kube-proxy's virtual services weight 0.
+pub(super) fn drain(state: &State) -> Option<Change> {
+    let drained = |service: &VirtualService, server: &RealServer| {
+        let mut attributes = nested(SERVICE, &key(service));
+        attributes.extend(nested(SERVER, &of_server(&RealServer { weight: 0, ..*server })));
+        let shown = format!("-e {} -r {} -w 0", service.key, server.address);
+        Command { number: SET_SERVER, attributes, shown }
+    };
+    let mut commands = Vec::new();
+    for service in state.own() {
+        commands
+            .extend(service.servers.iter().filter(|server| server.weight > 0).map(|server| drained(service, server)));
+    }
+    let count = Count::new("ipvs", [("servers", commands.len())]);
+    (!commands.is_empty()).then_some(Change { act: Act::Ipvs(commands), count })
 }
 
 fn change(commands: Vec<Command>, services: usize, servers: usize) -> Option<Change> {
@@ -149,8 +157,8 @@ fn of_server(server: &RealServer) -> Vec<u8> {
 
 /// A virtual service of kube-proxy that is there and was not.
 pub(super) fn added(then: &State, now: &State) -> Option<Virtual> {
-    let then: BTreeSet<Virtual> = own(then).map(|service| service.key).collect();
-    own(now).map(|service| service.key).find(|key| !then.contains(key))
+    let then: BTreeSet<Virtual> = then.own().map(|service| service.key).collect();
+    now.own().map(|service| service.key).find(|key| !then.contains(key))
 }
 
 /// kube-proxy's device.
@@ -198,8 +206,19 @@ impl Device {
             .map(|link| Self { link: link.address, addresses: link.addr_info.into_iter().filter_map(own).collect() }))
     }
 
-    pub(super) fn removal(&self) -> Change {
-        Self::change(format!("link del {DEVICE}\n"), 1, self.addresses.len())
+    /// The change that takes it away, or all of its addresses but those `in_use`.
+    pub(super) fn removal(&self, in_use: &BTreeSet<IpAddr>) -> Option<Change> {
+        let (stay, go): (Vec<_>, Vec<_>) = self.addresses.iter().partition(|(ip, _)| in_use.contains(ip));
+        if stay.is_empty() {
+            return Some(Self::change(format!("link del {DEVICE}\n"), 1, self.addresses.len()));
+        }
+        let line = |(ip, prefix): &&(IpAddr, u8)| format!("addr del {ip}/{prefix} dev {DEVICE}\n");
+        (!go.is_empty()).then(|| Self::change(go.iter().map(line).collect(), 0, go.len()))
+    }
+
+    /// Its addresses.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|(ip, _)| *ip)
     }
 
     pub(super) fn restoration(&self, now: Option<&Self>) -> Option<Change> {
@@ -230,6 +249,9 @@ mod tests {
     use super::*;
     use crate::inspect::ipvs::{Flags, Forward, Ipvs, Stats, decode};
     use crate::model::Protocol;
+
+    /// The one server that takes what is new.
+    const ALONE: &str = "-e [fd00:10:96::a]:53/UDP -r [fd00::12]:5353 -w 0";
 
     fn service(address: &str, server: &str, flags: u32) -> VirtualService {
         let stats = Stats::default();
@@ -291,6 +313,7 @@ mod tests {
         assert_eq!(restoration(&state(&services), &state(&services)), None);
         let mut drained = services.clone();
         drained[0].servers[0].weight = 0;
+        assert_eq!(drain(&state(&drained)).map(|change| change.lines()), Some(vec![ALONE.to_owned()]));
         let change = restoration(&state(&services), &state(&drained)).expect("a weight differs");
         assert_eq!(change.lines(), ["-e 10.96.0.10:53/UDP -r 10.244.1.12:53 -w 3"]);
     }

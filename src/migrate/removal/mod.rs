@@ -43,7 +43,7 @@ pub use away::Removal;
 pub use back::Restoration;
 pub use change::CommitError;
 pub use render::{Form, render};
-pub use run::{Done, remove, restore};
+pub use run::{Done, drain, remove, restore};
 pub use select::Reason;
 pub use state::{State, Unseen};
 
@@ -51,6 +51,7 @@ use super::store::StoreError;
 use crate::capture::netlink::NetlinkError;
 use crate::capture::{CaptureError, Variant};
 use crate::error::Hinted;
+use crate::inspect::conntrack::ConntrackError;
 use crate::inspect::iptables::ParseError;
 use crate::inspect::ipvs::DecodeError;
 use crate::model::Family;
@@ -78,6 +79,9 @@ pub enum RemovalError {
     /// What the kernel says of IPVS does not hold together.
     #[error("cannot read IPVS")]
     Ipvs(#[from] DecodeError),
+    /// Which connections run is not known.
+    #[error("cannot read connection tracking")]
+    Conntrack(#[source] ConntrackError),
     /// What `ip` or ipset prints cannot be understood.
     #[error("cannot understand what {program} prints")]
     Output {

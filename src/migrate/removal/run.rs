@@ -1,7 +1,7 @@
 //! Doing it: read, compute, commit, and read again until nothing is left to do.
 
 use super::change::{Change, CommitError};
-use super::{Count, Removal, RemovalError, Restoration, State};
+use super::{Count, Removal, RemovalError, Restoration, State, ipvs};
 use crate::capture::Node;
 use crate::model::KubeVersion;
 
@@ -23,6 +23,12 @@ pub fn remove(node: &Node, kept: &State, kubelet: Option<KubeVersion>) -> Result
         },
         Change::commit,
     )
+}
+
+/// Keeps kube-proxy's virtual services from anything new: each server gets weight 0, and what is open goes on.
+pub fn drain(node: &Node) -> Result<Done, RemovalError> {
+    let compute = |now: &State| Ok(ipvs::drain(&now.virtual_services()?).into_iter().collect());
+    converge(|| State::read(node), compute, Change::commit)
 }
 
 /// Puts back all that a removal has taken, and looks until it is all in its place.

@@ -1,19 +1,22 @@
 //! What a node has of kube-proxy's, as the kernel's own tools print it: read from the node, kept in files, read back.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
 use super::super::journal::sync_dir;
 use super::super::store::{StoreError, write_durably};
-use super::ipvs::Device;
+use super::ipvs::{self as ipvs_changes, Device};
 use super::{RemovalError, lossy, sysctl};
 use crate::capture::netlink::{Netlink, Request, attributes};
 use crate::capture::{Captured, Item, Node, Variant, XtablesTool, counters, legacy_table, nft_table};
+use crate::inspect::conntrack::{self, ConntrackError};
 use crate::inspect::iptables::{Dump, Remark, owner, parse};
 use crate::inspect::{ipset, ipvs};
 use crate::model::Family;
@@ -88,6 +91,8 @@ pub struct State {
     pub(super) ipvs: Vec<u8>,
     /// kube-proxy's sysctls, a line each.
     pub(super) sysctls: String,
+    /// Addresses of ipvs mode's device that sockets of the node have, by connections that run. They are of the moment, and not kept.
+    pub(super) in_use: BTreeSet<IpAddr>,
 }
 
 /// kube-proxy's nfacct objects.
@@ -138,9 +143,17 @@ impl State {
             Err(_) => {}
         }
         if node.is_live() {
+            state.in_use = in_use(node, state.device()?.as_ref())?;
             state.counters = counters()?.into_iter().filter(|name| COUNTERS.contains(&name.as_str())).collect();
         }
         Ok(state)
+    }
+
+    /// The same, whichever addresses of the device sockets have: what kube-proxy has made does not depend on them.
+    #[must_use]
+    pub fn at_rest(mut self) -> Self {
+        self.in_use.clear();
+        self
     }
 
     /// Whether a rule uses a set of kube-proxy.
@@ -240,6 +253,11 @@ impl State {
         Ok(ipvs::State { ipvs: ipvs::decode(&self.ipvs)?, sets, addresses, ..ipvs::State::default() })
     }
 
+    /// Whether kube-proxy's virtual services take nothing new.
+    pub fn is_drained(&self) -> Result<bool, RemovalError> {
+        Ok(ipvs_changes::drain(&self.virtual_services()?).is_none())
+    }
+
     /// kube-proxy's device of ipvs mode.
     pub(super) fn device(&self) -> Result<Option<Device>, RemovalError> {
         if self.addresses.is_empty() {
@@ -264,6 +282,23 @@ const SYSCTLS: &str = "sysctl.txt";
 
 fn file(family: Family, variant: Variant) -> String {
     format!("{}.txt", XtablesTool::Save.program(family, variant))
+}
+
+/// Those of the device's addresses that connections have as their source.
+fn in_use(node: &Node, device: Option<&Device>) -> Result<BTreeSet<IpAddr>, RemovalError> {
+    let own: BTreeSet<IpAddr> = device.into_iter().flat_map(Device::addresses).collect();
+    let mut found = BTreeSet::new();
+    if !own.is_empty() {
+        let read = conntrack::read_node(node, |entry| {
+            let over = matches!(entry.state, Some("TIME_WAIT" | "CLOSE" | "CLOSED"));
+            found.extend(Some(entry.original.source.ip()).filter(|ip| !over && own.contains(ip)));
+        });
+        match read {
+            Ok(_) | Err(ConntrackError::NotCaptured { .. }) => {}
+            Err(error) => return Err(RemovalError::Conntrack(error)),
+        }
+    }
+    Ok(found)
 }
 
 /// Tables that a text names but leaves out, where chains of kube-proxy may be in them.

@@ -34,6 +34,18 @@ pub(super) fn own(text: &str) -> String {
     values(text).iter().map(|(key, value)| [key, " = ", value, "\n"].concat()).collect()
 }
 
+/// Without it IPVS keeps connections whose server has gone, and conntrack's entries of them are dropped whenever they end.
+const EXPIRE: &str = "net.ipv4.vs.expire_nodest_conn";
+
+/// The change that lets IPVS forget connections together with their servers.
+pub(super) fn expiry(now: &str) -> Option<Change> {
+    let change = || Change {
+        act: Act::Sysctls(vec![(format!("/proc/sys/{}", EXPIRE.replace('.', "/")), "1".to_owned())]),
+        count: Count::new("sysctls", [("values", 1)]),
+    };
+    (values(now).get(EXPIRE) == Some(&"0")).then(change)
+}
+
 /// The change that writes those that have another value now. One that is not there now cannot be written.
 pub(super) fn restoration(then: &str, now: &str) -> Option<Change> {
     let now = values(now);

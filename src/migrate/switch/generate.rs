@@ -6,7 +6,7 @@ use crate::inspect::proxy_rules;
 use crate::migrate::removal::{Form, render, restore};
 use crate::migrate::survey::{ReadError, Tables};
 use crate::migrate::world::{NodeWorld, StepError};
-use crate::model::{Family, diff};
+use crate::model::Family;
 
 /// How kube-proxy has written the rules that stand, by their text.
 fn form(text: &str) -> Form {
@@ -29,7 +29,7 @@ fn form(text: &str) -> Form {
 /// Brings the rules in step with the API as kube-proxy would have: in its own form, and in the form in which the rules stand.
 /// How the node is set up (pods' networks, NodePorts' addresses) is read from these, since nobody else tells any more.
 pub(super) fn rules_in_step(world: &NodeWorld<'_>, tables: &Tables) -> Result<(), StepError> {
-    let behind = || ProxyError::RulesBehind { differences: diff(&tables.api, &tables.rules).len() };
+    let behind = || ProxyError::RulesBehind { differences: tables.differences().len() };
     let standing = proxy_rules::read_node(world.node).map_err(ReadError::from)?;
     let Some(variant) = standing.rules.first().and_then(|rules| rules.mode().variant()) else {
         return Err(behind().into());

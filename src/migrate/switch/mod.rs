@@ -3,6 +3,8 @@
 //! At every moment of it somebody translates each flow, and never two of them: what the kernel knows stays the kernel's under
 //! [`hold`] until the packet path has taken it over, and the way back gives it back before the packet path goes.
 
+mod carry;
+mod drain;
 mod forward;
 mod generate;
 mod handover;
@@ -13,6 +15,8 @@ mod release;
 mod remove;
 mod stop;
 
+pub(super) use carry::CarrySockets;
+pub(super) use drain::DrainServers;
 pub use forward::ForwardError;
 pub(super) use handover::{Handed, TakeOver};
 pub(super) use hold_steps::{ACCEPT_FORWARDED, AcceptForwarded, HoldTable, Standing};

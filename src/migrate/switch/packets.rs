@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::generate;
 use super::proxy::{self, ProxyError};
+use super::{carry, generate};
 use crate::dataplane::handover::{GivenBack, Kept, give_back};
 use crate::dataplane::{Dataplane, FlowId, Mode, NodeDevice, carries_packets, has_pods, node_devices, pod_networks};
 use crate::migrate::gates;
 use crate::migrate::phase::{Check, Finding, Gate, Step};
 use crate::migrate::steps::{Facts, done};
 use crate::migrate::world::{NodeWorld, StepError};
-use crate::model::{Family, diff};
+use crate::model::Family;
 
 /// Attaches the packet path to the node's devices and lets it serve what is new.
 pub(in crate::migrate) struct ServePackets;
@@ -72,15 +72,19 @@ impl Step<NodeWorld<'_>> for ServePackets {
     }
 
     fn undo(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
-        let Some(mut dataplane) = world.dataplane()? else { return Ok(()) };
+        let Some(mut dataplane) = world.dataplane()? else { return carry::back(world).map(drop) };
         let mode = dataplane.mode()?;
-        if !dataplane.device_numbers()?.is_empty() {
+        if dataplane.device_numbers()?.is_empty() {
+            carry::back(world)?;
+        } else {
             kube_proxy_back(world)?;
             if mode != Mode::Off {
                 dataplane.set_mode(Mode::Drain)?;
                 let given = give_all_back(world, &mut dataplane)?;
-                world.count("flows_given_back", given);
-                world.note(format!("{given} flows given to the kernel's NAT"));
+                let back = carry::back(world)?;
+                world.count("flows_given_back", given + back);
+                let rest = if back > 0 { format!("; {back} come back out of their zone") } else { String::new() };
+                world.note(format!("{given} flows given to the kernel's NAT{rest}"));
             }
             dataplane.detach_devices()?;
             // What is left in the table would be met again by whoever attaches next.
@@ -125,7 +129,7 @@ pub(super) fn kube_proxy_back(world: &mut NodeWorld<'_>) -> Result<bool, StepErr
     loop {
         // Without the API nobody can tell, and the way back must not depend on it.
         let Ok(tables) = world.tables() else { return Ok(runs) };
-        let differences = diff(&tables.api, &tables.rules).len();
+        let differences = tables.differences().len();
         if differences == 0 {
             return Ok(runs);
         }

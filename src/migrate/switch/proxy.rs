@@ -227,7 +227,7 @@ fn left(world: &NodeWorld<'_>) -> PathBuf {
 
 /// All that kube-proxy has made, in a few bytes. What stays for somebody else's sake is not in it: that changes with him.
 fn rules(world: &NodeWorld<'_>) -> Result<String, StepError> {
-    let now = State::read(world.node)?;
+    let now = State::read(world.node)?.at_rest();
     let text = Removal::of(&now, None)?.to_string();
     let own: Vec<&str> = text.lines().filter(|line| !line.contains(" stays: ")).collect();
     Ok(digest(own.join("\n").as_bytes()))

@@ -1,8 +1,11 @@
 //! The step of phase *release*.
 
-use super::hold;
+use super::{carry, hold, remove};
+use crate::inspect::proxy_rules::RulesMode;
+use crate::inspect::standing::ipvs_device;
 use crate::migrate::journal::Mark;
 use crate::migrate::phase::{Check, Step};
+use crate::migrate::removal::{self, State};
 use crate::migrate::steps::{Facts, done};
 use crate::migrate::world::{NodeWorld, StepError};
 
@@ -21,8 +24,12 @@ impl Step<NodeWorld<'_>> for Release {
         ID
     }
 
-    fn describe(&self, _facts: &Facts) -> String {
-        format!("once no flow needs it, delete nftables table inet {}", hold::TABLE)
+    fn describe(&self, facts: &Facts) -> String {
+        let rest = match facts.mode {
+            Some(RulesMode::Ipvs) => ", the zone's table, and what kube-ipvs0 still has of addresses that sockets use",
+            _ => "",
+        };
+        format!("once no flow needs it, delete nftables table inet {}{rest}", hold::TABLE)
     }
 
     fn describe_undo(&self, _facts: &Facts) -> String {
@@ -30,6 +37,9 @@ impl Step<NodeWorld<'_>> for Release {
     }
 
     fn check(&self, world: &mut NodeWorld<'_>) -> Result<Check, StepError> {
+        if world.facts.mode == Some(RulesMode::Ipvs) && (ipvs_device()? || carry::exists()?) {
+            return Ok(Check::NotDone("kube-ipvs0 has addresses that sockets use".to_owned()));
+        }
         Ok(done(is_released(world)? && !hold::exists()?, "the table that keeps NAT at work stands"))
     }
 
@@ -50,6 +60,11 @@ impl Step<NodeWorld<'_>> for Release {
     }
 
     fn perform(&self, world: &mut NodeWorld<'_>) -> Result<(), StepError> {
+        let folder = remove::folder(world);
+        if world.facts.mode == Some(RulesMode::Ipvs) && folder.exists() {
+            carry::away()?;
+            removal::remove(world.node, &State::kept(&folder)?, None)?;
+        }
         world.installed()?.set_unseen_mark(0)?;
         Ok(hold::away()?)
     }
