@@ -21,6 +21,9 @@ pub(in crate::migrate) struct ServePackets;
 pub(in crate::migrate) const SERVE_PACKETS: &str = "serve-packets";
 /// How often flows that cannot be given back are looked at.
 const GLANCE: Duration = Duration::from_millis(500);
+/// A first packet is on its way through the node for no longer. What has not left by then was dropped on it (by a firewall, say): no
+/// backend knows of it, and what the client sends next begins anew by the rules.
+const UNDERWAY: Duration = Duration::from_secs(2);
 
 impl Step<NodeWorld<'_>> for ServePackets {
     fn id(&self) -> &'static str {
@@ -154,7 +157,12 @@ fn give_all_back(world: &NodeWorld<'_>, dataplane: &mut Dataplane) -> Result<usi
         let GivenBack { flows, kept } = give_back(dataplane, |_| true)?;
         given += flows.len();
         let mut left: BTreeMap<Kept, Vec<FlowId>> = BTreeMap::new();
-        for (id, why) in kept.iter().filter(|(_, why)| *why != Kept::Ended) {
+        let waits = |why: Kept| match why {
+            Kept::Ended => false,
+            Kept::NotBegun => begun.elapsed() < UNDERWAY,
+            _ => true,
+        };
+        for (id, why) in kept.iter().filter(|(_, why)| waits(*why)) {
             left.entry(*why).or_default().push(*id);
         }
         if flows.is_empty() && (left.is_empty() || world.options.force) {
