@@ -117,6 +117,14 @@ pub enum LabError {
         /// Why.
         source: io::Error,
     },
+    /// The kernel or the tools of this machine lack something that kube-proxy's own rules need.
+    #[error("this machine cannot hold kube-proxy's rules: {message}: {rule}")]
+    CannotHold {
+        /// The first such rule.
+        rule: String,
+        /// What the tool said.
+        message: String,
+    },
     /// An nfacct object could not be made.
     #[error("cannot make the nfacct object {name}")]
     Nfacct {
@@ -183,6 +191,10 @@ impl Hinted for LabError {
             Self::Rules(error) => error.hints(),
             Self::Removal(error) => error.hints(),
             Self::Objects(error) => error.hints(),
+            Self::CannotHold { .. } => vec![
+                "rehearse where iptables and the kernel are those of the node, such as in a virtual machine with its image"
+                    .to_owned(),
+            ],
             Self::Missing { .. } => vec!["record the node with: kpx snapshot DIR".to_owned()],
             _ => Vec::new(),
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::client::{Class, PhaseTally, Tallies, Trouble};
+use super::client::{Class, PhaseTally, Tallies, Trouble, Unlike};
 
 /// The phase in which flows are opened, and one in which nothing is done to the node: what goes wrong in them is no
 /// change.
@@ -40,6 +40,10 @@ pub struct TrafficReport {
     pub phases: Vec<PhaseReport>,
     /// What went wrong, the first few hundred.
     pub troubles: Vec<Trouble>,
+    /// Frontends to which flows were opened, each place counted by itself.
+    pub frontends_with_flows: u64,
+    /// Frontends that never did what the table says, and always the same instead.
+    pub unlike: Vec<Unlike>,
 }
 
 /// One class of flows.
@@ -78,8 +82,10 @@ pub struct PhaseReport {
     pub connects: u64,
     /// Short connections that failed or were refused.
     pub connects_failed: u64,
-    /// Time that their connect took.
+    /// Time that their connect took, over TCP.
     pub connect: Option<Latency>,
+    /// Frontends that were asked in it, each place counted by itself.
+    pub frontends_asked: u64,
 }
 
 /// Time that connects took, microseconds.
@@ -121,6 +127,8 @@ pub(super) fn merge(clients: impl Iterator<Item = Tallies>) -> TrafficReport {
     let mut phases: Vec<PhaseTally> = Vec::new();
     for client in clients {
         report.troubles.extend(client.troubles);
+        report.unlike.extend(client.unlike);
+        report.frontends_with_flows += client.flowed;
         for (i, phase) in client.phases.into_iter().enumerate() {
             match phases.get_mut(i) {
                 Some(sum) => add(sum, phase),
@@ -174,6 +182,7 @@ pub(super) fn merge(clients: impl Iterator<Item = Tallies>) -> TrafficReport {
             connects: phase.connects,
             connects_failed: phase.failed + phase.refused,
             connect: Latency::of(phase.connect_us),
+            frontends_asked: phase.asked,
         });
     }
     report.classes = classes.into_values().collect();
@@ -198,6 +207,7 @@ fn add(sum: &mut PhaseTally, other: PhaseTally) {
     sum.probes += other.probes;
     sum.unexpected += other.unexpected;
     sum.connect_us.extend(other.connect_us);
+    sum.asked += other.asked;
 }
 
 #[cfg(test)]
@@ -221,7 +231,7 @@ mod tests {
     #[test]
     fn sums_over_clients_and_the_idle_gap_apart() {
         let client =
-            |gap| Tallies { phases: vec![phase("idle", 0, 9_000), phase("apply", 1, gap)], troubles: Vec::new() };
+            |gap| Tallies { phases: vec![phase("idle", 0, 9_000), phase("apply", 1, gap)], ..Tallies::default() };
         let report = merge([client(4_000), client(5_500)].into_iter());
         assert_eq!((report.flows_total, report.flows_lost), (8, 2));
         assert!((report.longest_gap_ms - 5.5).abs() < 1e-9);

@@ -30,7 +30,7 @@ pub struct Rules {
 /// Makes these the rules of the thread's network namespace, with the nfacct objects that they name.
 pub fn load(rules: &[Rules]) -> Result<(), LabError> {
     make_nfacct(&rules.iter().flat_map(Rules::nfacct).collect())?;
-    rules.iter().try_for_each(Rules::restore)
+    rules.iter().try_for_each(|rules| rules.restore(&rules.text))
 }
 
 impl Rules {
@@ -45,7 +45,7 @@ impl Rules {
     }
 
     /// The names of nfacct objects that the rules want, in order.
-    fn nfacct(&self) -> BTreeSet<String> {
+    pub(super) fn nfacct(&self) -> BTreeSet<String> {
         let finder = memchr::memmem::Finder::new(b"--nfacct-name ");
         finder
             .find_iter(&self.text)
@@ -62,10 +62,10 @@ impl Rules {
         memchr::memmem::find(&self.text, b"\n:KUBE-SEP-").is_some()
     }
 
-    /// Restores them.
-    fn restore(&self) -> Result<(), LabError> {
+    /// Restores these, or a part of their text.
+    pub(super) fn restore(&self, text: &[u8]) -> Result<(), LabError> {
         let lock = format!("XTABLES_LOCKFILE={LOCK}");
-        command::output("env", [&lock, self.program(), "--counters", "--wait", "10"], Some(&self.text))?;
+        command::output("env", [&lock, self.program(), "--counters", "--wait", "10"], Some(text))?;
         Ok(())
     }
 }
@@ -102,7 +102,7 @@ const ATTR_NAME: u16 = 1;
 const FLAGS: u16 = 0x001 | 0x004 | 0x400;
 
 /// Makes nfacct objects; one that is there already stays.
-fn make_nfacct(names: &BTreeSet<String>) -> Result<(), LabError> {
+pub(super) fn make_nfacct(names: &BTreeSet<String>) -> Result<(), LabError> {
     if names.is_empty() {
         return Ok(());
     }

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Expect, Target};
 use super::network::{Network, NodeAddresses, Role, parse};
+use super::restore::Recorded;
 use super::rules::Rules;
 use super::state::Names;
-use super::{LabError, sysctl};
+use super::tables::Tables;
+use super::{LabError, LeftOut, left_out, sysctl};
 use crate::capture::{Captured, Item, Node, Variant, nft_table};
 use crate::inspect::kube::{self, KubeError};
 use crate::inspect::proxy_rules::{self, ProxyRules, RulesMode};
@@ -72,12 +74,7 @@ pub struct Spec {
     pub backends: usize,
     pub(super) network: Network,
     pub(super) beside: Vec<IpAddr>,
-    pub(super) rules: Vec<Rules>,
-    /// kube-proxy's tables of nftables mode.
-    pub(super) tables: String,
-    /// All that kube-proxy has made, in ipvs mode.
-    pub(super) state: Option<State>,
-    pub(super) ipsets: Vec<u8>,
+    pub(super) recorded: Recorded,
     pub(super) sysctls: Vec<(String, String)>,
     pub(super) listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>>,
     pub(super) client_pod: Vec<IpAddr>,
@@ -85,6 +82,19 @@ pub struct Spec {
     pub(super) targets: BTreeMap<Place, Vec<Target>>,
     pub(super) api: Vec<(&'static str, Vec<u8>)>,
     pub(super) pages: Vec<(&'static str, Vec<u8>)>,
+    /// What of the node a lab does not have.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Which frontends clients use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breadth {
+    /// Those that behave alike for every client, and of very many a part.
+    Sample,
+    /// Every one, from where its clients usually are.
+    Every,
+    /// Every one, also those for clients outside from the node and from pods.
+    Everywhere,
 }
 
 /// In which namespace a backend listens.
@@ -101,12 +111,23 @@ pub(super) enum Home {
 impl Spec {
     /// Takes a recorded (or live) node apart.
     pub fn read(node: &Node, name: &str) -> Result<Self, LabError> {
+        Self::read_for(node, name, Breadth::Sample)
+    }
+
+    /// The same, for clients that use these frontends.
+    pub fn read_for(node: &Node, name: &str, breadth: Breadth) -> Result<Self, LabError> {
         let names = Names::new(name)?;
-        let (rules, tables) = (rules(node)?, tables(node)?);
+        let mut recorded = Recorded {
+            rules: rules(node)?,
+            own_tables: own_tables(node)?,
+            tables: tables_of_others(node)?,
+            ipsets: bytes(node, Item::Ipset)?.unwrap_or_default(),
+            ipvs: None,
+        };
         let found = proxy_rules::read_node(node)?.rules.into_iter().next();
         let can_be_made = |found: &ProxyRules| match found.mode() {
-            RulesMode::IptablesLegacy | RulesMode::IptablesNft => rules.iter().any(Rules::serve),
-            RulesMode::Nftables => !tables.is_empty(),
+            RulesMode::IptablesLegacy | RulesMode::IptablesNft => recorded.rules.iter().any(Rules::serve),
+            RulesMode::Nftables => !recorded.own_tables.is_empty(),
             RulesMode::Ipvs => true,
         };
         let Some(found) = found.filter(can_be_made) else {
@@ -116,7 +137,9 @@ impl Spec {
         };
         let mode = found.mode();
         // The rest of ipvs mode: sets, virtual services, their device and its sysctls.
-        let state = if mode == RulesMode::Ipvs { Some(State::read(node)?) } else { None };
+        if mode == RulesMode::Ipvs {
+            recorded.ipvs = Some(State::read(node)?);
+        }
         // What the rules do is what clients will meet; what the API asks for has to have backends too.
         let table = found.into_table();
         let asked = objects(node)?;
@@ -129,7 +152,9 @@ impl Spec {
         let others: Vec<NodeAddresses> = nodes.into_values().collect();
         let cluster = detected(&table);
         let pod_nets = if own.pod_cidrs.is_empty() { &cluster } else { &own.pod_cidrs };
-        let network = network(node, &own, pod_nets, &others)?;
+        let asked_for = asked.iter().flat_map(|o| o.table.frontends()).flat_map(|f| f.cluster.iter().chain(&f.local));
+        let pods = asked_for.filter(|backend| backend.local == Some(true)).map(|backend| backend.ip).collect();
+        let network = network(node, &own, pod_nets, &others, &pods)?;
         let mut listeners: BTreeMap<Home, BTreeSet<(SocketAddr, Protocol)>> = BTreeMap::new();
         for frontend in table.frontends().iter().chain(asked.iter().flat_map(|o| o.table.frontends())) {
             listen(frontend, &network, &mut listeners);
@@ -139,8 +164,15 @@ impl Spec {
         let via_node = via_node(&table, &network, &taken);
         // What clients meet there changes with the mode.
         let otherwise = asked.as_ref().map(|asked| mode.otherwise(&asked.table)).unwrap_or_default();
-        let targets =
-            Place::ALL.into_iter().map(|place| (place, targets(&table, place, &network, &otherwise))).collect();
+        let targets = |place| targets(&table, place, &network, breadth, &otherwise);
+        let targets = Place::ALL.into_iter().map(|place| (place, targets(place))).collect();
+        let mut left_out = left_out::of_snapshot(node, &network, &table)?;
+        if !otherwise.is_empty() {
+            let all: Vec<String> =
+                otherwise.iter().map(|(ip, port, p)| format!("{}/{p}", SocketAddr::new(*ip, *port))).collect();
+            let why = "what clients meet there changes with the mode, as the plan says: nobody asks";
+            left_out.push(LeftOut::new(format!("traffic to {}", left_out::few(&all)), why));
+        }
         let mut api = Vec::new();
         for (file, item) in [
             ("services.json", Item::Services),
@@ -167,10 +199,7 @@ impl Spec {
             backends: taken.len(),
             beside: others.iter().flat_map(|other| other.internal.iter().copied()).collect(),
             network,
-            rules,
-            tables,
-            state,
-            ipsets: bytes(node, Item::Ipset)?.unwrap_or_default(),
+            recorded,
             sysctls,
             listeners,
             client_pod,
@@ -178,6 +207,7 @@ impl Spec {
             targets,
             api,
             pages,
+            left_out,
         })
     }
 
@@ -194,9 +224,10 @@ impl Spec {
                 rules.text.split(|b| *b == b'\n').filter(|line| line.starts_with(b"[") || line.starts_with(b"-A"));
             format!("iptables-{} {}: {}", rules.variant, rules.family, number.count())
         };
-        let tables = (!self.tables.is_empty()).then(|| "nftables: kube-proxy's tables".to_owned());
-        let services = self.state.as_ref().map(|_| "IPVS: virtual services".to_owned());
-        self.rules.iter().map(one).chain(tables).chain(services).collect::<Vec<_>>().join(", ")
+        let own = (!self.recorded.own_tables.is_empty()).then(|| "nftables: kube-proxy's tables".to_owned());
+        let others = self.recorded.tables.others.iter().map(|t| format!("nftables: table {} {}", t.family, t.name));
+        let services = self.recorded.ipvs.as_ref().map(|_| "IPVS: virtual services".to_owned());
+        self.recorded.rules.iter().map(one).chain(own).chain(others).chain(services).collect::<Vec<_>>().join(", ")
     }
 
     /// The frontends that clients at one place use.
@@ -245,6 +276,7 @@ fn network(
     own: &NodeAddresses,
     pod_nets: &[IpNet],
     others: &[NodeAddresses],
+    pods: &BTreeSet<IpAddr>,
 ) -> Result<Network, LabError> {
     let mut network = match node.read(Item::Addresses)? {
         Captured::Present { bytes: addresses, place } => {
@@ -252,6 +284,8 @@ fn network(
             let recorded = |source| LabError::Recorded { place, source };
             let mut network = parse(&addresses, &routes, pod_nets).map_err(recorded)?;
             network.ensure_pods(&own.pod_cidrs);
+            network.adopt(pods.iter().copied());
+            network.ensure_pods(&[]);
             network
         }
         Captured::Absent { .. } if !own.internal.is_empty() => Network::from_api(own, others),
@@ -269,7 +303,7 @@ fn network(
     if network.with(Role::Pods).next().is_none() {
         return Err(LabError::Missing {
             what: "where the node's pods are",
-            reason: "no interface holds its podCIDR, and no Node object gives one".to_owned(),
+            reason: "no interface holds its podCIDR, no route leads to a pod, and no object of the API says".to_owned(),
         });
     }
     Ok(network)
@@ -287,7 +321,15 @@ fn rules(node: &Node) -> Result<Vec<Rules>, LabError> {
     Ok(rules)
 }
 
-fn tables(node: &Node) -> Result<String, LabError> {
+fn tables_of_others(node: &Node) -> Result<Tables, LabError> {
+    let Captured::Present { bytes, place } = node.read(Item::NftOthers)? else { return Ok(Tables::default()) };
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Tables::default());
+    }
+    Tables::parse(&bytes).map_err(|source| LabError::Recorded { place, source })
+}
+
+fn own_tables(node: &Node) -> Result<String, LabError> {
     let listing = bytes(node, Item::NftTables)?.unwrap_or_default();
     let listing = String::from_utf8_lossy(&listing);
     Ok(Family::BOTH.into_iter().filter_map(|family| nft_table(&listing, family)).collect())
@@ -372,22 +414,21 @@ fn targets(
     table: &ServiceTable,
     place: Place,
     network: &Network,
+    breadth: Breadth,
     otherwise: &BTreeSet<(IpAddr, u16, Protocol)>,
 ) -> Vec<Target> {
     // Where several frontends claim an address, which of them wins is no matter of traffic.
     let conflicting: BTreeSet<_> = table.conflicts().iter().flat_map(|c| c.frontends.iter().map(|f| f.key)).collect();
-    let of_place = |f: &&Frontend| f.key.exposure.is_external() == (place == Place::Outside);
-    let usable = |f: &&Frontend| {
-        let as_asked = !otherwise.contains(&f.key.address());
-        of_place(f)
-            && as_asked
-            && f.key.protocol != Protocol::Sctp
-            && !conflicting.contains(&f.key)
-            && f.sources.is_empty()
+    let of_place = |f: &Frontend| f.key.exposure.is_external() == (place == Place::Outside);
+    let usable = |f: &&Frontend| match breadth {
+        _ if otherwise.contains(&f.key.address()) => false,
+        Breadth::Everywhere => f.key.exposure.is_external() || place != Place::Outside,
+        Breadth::Every => of_place(f),
+        Breadth::Sample => of_place(f) && !conflicting.contains(&f.key) && f.sources.is_empty(),
     };
     let mut seen = BTreeSet::new();
     let mut list = Vec::new();
-    for frontend in table.frontends().iter().filter(usable) {
+    for frontend in table.frontends().iter().filter(usable).filter(|f| f.key.protocol != Protocol::Sctp) {
         let family = Family::of(frontend.key.ip);
         let Some(ip) = address(frontend, family, network) else { continue };
         let addr = SocketAddr::new(ip, frontend.key.port);
@@ -395,15 +436,24 @@ fn targets(
             continue;
         }
         let treatment = frontend.treatment(place.source(), &table.facts(family).detector);
+        let admits = |client: IpAddr| frontend.sources.iter().any(|net| net.contains(&client));
+        let kept_out =
+            !frontend.sources.is_empty() && place == Place::Outside && !network.outsider(family).is_some_and(admits);
         let expect = match treatment.no_backends {
+            _ if kept_out => Expect::Silence,
             None => Expect::Answer,
             Some(NoBackends::Reject) => Expect::Refusal,
             Some(NoBackends::Drop) => Expect::Silence,
         };
         list.push(Target { service: frontend.display_name(), addr, protocol: frontend.key.protocol, expect });
     }
-    let stride = list.len().div_ceil(TARGETS).max(1);
-    list.into_iter().step_by(stride).collect()
+    match breadth {
+        Breadth::Every | Breadth::Everywhere => list,
+        Breadth::Sample => {
+            let stride = list.len().div_ceil(TARGETS).max(1);
+            list.into_iter().step_by(stride).collect()
+        }
+    }
 }
 
 /// The address under which clients reach a frontend; a NodePort on every address is tried at the uplink's.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::LabError;
+use super::{LabError, LeftOut};
 
 /// Prefixes of what belongs to a namespace and bears on Services. Sizes and limits of conntrack are the machine's.
 const OWN: [&str; 8] = [
@@ -44,6 +44,15 @@ fn path(name: &str) -> Option<PathBuf> {
     let parts: Vec<&str> = name.split('.').collect();
     let plain = parts.iter().all(|part| !part.is_empty() && !part.contains('/'));
     plain.then(|| std::iter::once("/proc/sys").chain(parts).collect())
+}
+
+/// The same for recorded values, which this kernel may not take: gives those and why.
+pub(super) fn try_set<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<LeftOut> {
+    let failed = |(name, value)| {
+        let error = set([(name, value)]).err()?;
+        Some(LeftOut::new(format!("sysctl {name} = {value}"), super::error::in_a_line(&error)))
+    };
+    values.into_iter().filter_map(failed).collect()
 }
 
 /// Sets sysctls of the calling thread's network namespace; those of interfaces that are not there are passed over.

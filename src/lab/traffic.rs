@@ -24,6 +24,8 @@ pub struct TrafficOptions {
     pub timed: Duration,
     /// Short TCP connections per second.
     pub connects_per_second: u32,
+    /// Exchanges per second that go round all frontends, also those that must not answer.
+    pub rounds_per_second: u32,
 }
 
 impl Default for TrafficOptions {
@@ -34,6 +36,7 @@ impl Default for TrafficOptions {
             timed_per_second: 12,
             timed: Duration::from_secs(3),
             connects_per_second: 60,
+            rounds_per_second: 0,
         }
     }
 }
@@ -66,7 +69,9 @@ impl Traffic {
         let names = lab.names().clone();
         let mut traffic = Self { clients: Vec::new(), events, sent_again: vec![sent_again(&names)?], names };
         for (place, share) in SHARES {
-            if lab.targets(place).iter().any(|target| target.expect == Expect::Answer) {
+            let targets = lab.targets(place);
+            // Whoever goes round asks those as well that must not answer.
+            if targets.iter().any(|t| t.expect == Expect::Answer || options.rounds_per_second > 0) {
                 traffic.start_client(lab, place, share, options, sender.clone())?;
             }
         }
@@ -123,6 +128,7 @@ impl Traffic {
             timed_per_second: part(options.timed_per_second),
             timed_ms: options.timed.as_millis() as u64,
             connects_per_second: part(options.connects_per_second),
+            rounds_per_second: rounds(lab, place, options.rounds_per_second),
             session_base: u64::from(child.id() & 0x00ff_ffff) << 32,
             targets: lab.targets(place).to_vec(),
         };
@@ -173,6 +179,13 @@ impl Traffic {
             }
         }
     }
+}
+
+/// The part of a place in rounds of all frontends: by how many it has, so that all places come round at the same time.
+fn rounds(lab: &Lab, place: Place, total: u32) -> u32 {
+    let all: usize = Place::ALL.into_iter().map(|place| lab.targets(place).len()).sum();
+    let part = u64::from(total) * lab.targets(place).len() as u64;
+    part.div_ceil(all.max(1) as u64) as u32
 }
 
 /// TCP segments that all namespaces of a lab have sent again so far.

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use rustix::mount::{MountFlags, mount};
 
-use super::network::{Network, Role};
+use super::network::{BRIDGE_MAC, Device, Network, Role};
 use super::serve::{Pages, Site, Sites};
 use super::spec::{Home, Place, Spec};
 use super::state::{Names, Process, Record};
-use super::{LabError, Target, down, netns, rules, sysctl};
+use super::{LabError, LeftOut, Target, Unlike, down, netns, sysctl};
 use crate::capture::{cgroup, command};
 use crate::model::{Family, Protocol};
 
@@ -25,6 +25,7 @@ pub struct Lab {
     names: Names,
     record: Record,
     targets: Vec<(Place, Vec<Target>)>,
+    left_out: Vec<LeftOut>,
     /// The kpx program, for the processes of the lab.
     kpx: PathBuf,
     guard: bool,
@@ -69,7 +70,8 @@ impl Lab {
             complete: false,
         };
         let targets = spec.targets.iter().map(|(place, list)| (*place, list.clone())).collect();
-        let mut lab = Self { names, record, targets, kpx: kpx.to_owned(), guard: true };
+        let left_out = spec.left_out.clone();
+        let mut lab = Self { names, record, targets, left_out, kpx: kpx.to_owned(), guard: true };
         lab.record.write(&lab.names)?;
         lab.build(spec)?;
         Ok(lab)
@@ -83,7 +85,7 @@ impl Lab {
         let path = names.directory().join(TARGETS);
         let targets = serde_json::from_slice(&fs_err::read(&path)?)
             .map_err(|source| LabError::Recorded { place: path.display().to_string(), source })?;
-        Ok(Self { names, record, targets, kpx: kpx.to_owned(), guard: false })
+        Ok(Self { names, record, targets, left_out: Vec::new(), kpx: kpx.to_owned(), guard: false })
     }
 
     /// Leaves the lab up.
@@ -115,6 +117,29 @@ impl Lab {
     /// The frontends that clients at a place use.
     pub fn targets(&self, place: Place) -> &[Target] {
         self.targets.iter().find(|(p, _)| *p == place).map_or(&[], |(_, list)| list)
+    }
+
+    /// What of the node it does not have; empty for a lab that was opened.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// From now on expects of these frontends what they were met with; those that nobody can expect anything of are left alone.
+    pub fn expect_what_was_met(&mut self, unlike: &[Unlike]) {
+        for (place, targets) in &mut self.targets {
+            let of = |target: &Target| {
+                let same = |u: &&Unlike| u.addr == target.addr && u.protocol == target.protocol;
+                unlike.iter().filter(|u| u.place == place.to_string()).find(same)
+            };
+            targets.retain_mut(|target| match of(target).map(|unlike| unlike.becomes) {
+                None => true,
+                Some(None) => false,
+                Some(Some(expect)) => {
+                    target.expect = expect;
+                    true
+                }
+            });
+        }
     }
 
     pub(super) fn kpx(&self) -> &Path {
@@ -153,13 +178,8 @@ impl Lab {
         }
         fs_err::create_dir(&self.record.cgroup)?;
         fs_err::create_dir(self.clients())?;
-        build_namespaces(spec)?;
-        netns::inside(&names.node(), || {
-            rules::restore_ipsets(&spec.ipsets)?;
-            rules::load_tables(&spec.tables)?;
-            rules::load(&spec.rules)?;
-            spec.state.as_ref().map_or(Ok(()), rules::load_ipvs)
-        })?;
+        self.left_out.extend(build_namespaces(spec)?);
+        self.left_out.extend(netns::inside(&names.node(), || spec.recorded.load())?);
         self.start_backends(spec)?;
         self.try_paths(spec);
         self.record.builder = None;
@@ -293,10 +313,12 @@ fn mount_at(kind: &'static str, path: &Path) -> Result<(), LabError> {
 
 /// Runs lines of `ip -batch`, in a namespace or to make some.
 fn ip(namespace: Option<&str>, lines: &str) -> Result<(), LabError> {
-    let mut args = Vec::new();
-    if let Some(name) = namespace {
-        args.extend(["-n", name]);
-    }
+    let args = namespace.map(|name| vec!["-n", name]).unwrap_or_default();
+    ip_with(args, namespace, lines)
+}
+
+/// The same with these options.
+fn ip_with(mut args: Vec<&str>, namespace: Option<&str>, lines: &str) -> Result<(), LabError> {
     args.extend(["-batch", "-"]);
     let output = command::run("ip", args, Some(lines.as_bytes()))?;
     if output.status.success() {
@@ -328,7 +350,8 @@ const QUIET: [(&str, &str); 10] = [
     ("net.ipv6.conf.default.accept_ra", "0"),
 ];
 
-fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
+/// Makes the namespaces with their links; gives what of the recorded sysctls this kernel does not take.
+fn build_namespaces(spec: &Spec) -> Result<Vec<LeftOut>, LabError> {
     let names = &spec.names;
     let namespaces = names.namespaces();
     ip(None, &namespaces.iter().fold(String::new(), |text, name| text + "netns add " + name + "\n"))?;
@@ -341,14 +364,20 @@ fn build_namespaces(spec: &Spec) -> Result<(), LabError> {
         // Clients ask Services without backends more often than the kernel would refuse them by default (once a second
         // and address): a refusal that is only held back would look like silence.
         sysctl::set([("net.ipv4.icmp_ratelimit", "0"), ("net.ipv6.icmp.ratelimit", "0")])?;
-        sysctl::set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")))
+        // What is wrong with one of these shows below, where all are set.
+        sysctl::try_set(recorded().filter(|(name, _)| name.contains(".conf.all.") || name.contains(".conf.default.")));
+        Ok(())
     })?;
     ip(None, &links(&spec.network, names))?;
     ip(Some(&names.node()), &node(&spec.network, &spec.addresses(Home::Pods), &spec.client_pod))?;
     ip(Some(&names.outside()), &outside(spec))?;
+    for (family, option) in [(Family::V4, "-4"), (Family::V6, "-6")] {
+        let outside = names.outside();
+        ip_with(vec![option, "-n", &outside], Some(&outside), &back_by_the_same_way(&spec.network, family))?;
+    }
     ip(Some(&names.pods()), &pods(&spec.network, &spec.addresses(Home::Pods), true))?;
     ip(Some(&names.client()), &pods(&spec.network, &spec.client_pod, false))?;
-    netns::inside(&names.node(), || sysctl::set(recorded()))
+    netns::inside(&names.node(), || Ok(sysctl::try_set(recorded())))
 }
 
 impl Spec {
@@ -363,13 +392,20 @@ fn links(network: &Network, names: &Names) -> String {
     let (node, outside) = (names.node(), names.outside());
     let mut text = String::new();
     for (i, device) in network.with(Role::Uplink).enumerate() {
-        let _ = writeln!(text, "link add name {} netns {node} type veth peer name up{i} netns {outside}", device.name);
+        let (name, mtu) = (&device.name, mtu(device));
+        let _ = writeln!(text, "link add name {name}{mtu} netns {node} type veth peer name up{i}{mtu} netns {outside}");
     }
+    let mtu = network.with(Role::Pods).next().map(mtu).unwrap_or_default();
     for ((port, mac), namespace) in [(PODS_PORT, names.pods()), (CLIENT_PORT, names.client())] {
-        let peer = format!("peer name eth0 address {mac} netns {namespace}");
-        let _ = writeln!(text, "link add name {port} netns {node} type veth {peer}");
+        let peer = format!("peer name eth0{mtu} address {mac} netns {namespace}");
+        let _ = writeln!(text, "link add name {port}{mtu} netns {node} type veth {peer}");
     }
     text
+}
+
+/// The words that give an interface the size of packets that it was recorded with.
+fn mtu(device: &Device) -> String {
+    device.mtu.map_or_else(String::new, |mtu| format!(" mtu {mtu}"))
 }
 
 /// Ports of the pods' bridge, and the link-layer address at the other end.
@@ -381,7 +417,7 @@ fn node(network: &Network, pods: &[IpAddr], client_pod: &[IpAddr]) -> String {
     for device in &network.devices {
         let name = &device.name;
         match device.role {
-            Role::Pods => drop(writeln!(text, "link add name {name} type bridge")),
+            Role::Pods => drop(writeln!(text, "link add name {name}{} type bridge", mtu(device))),
             Role::Other => drop(writeln!(text, "link add name {name} type dummy")),
             Role::Uplink | Role::Loopback => {}
         }
@@ -404,7 +440,7 @@ fn node(network: &Network, pods: &[IpAddr], client_pod: &[IpAddr]) -> String {
                 let _ = writeln!(text, "neigh replace {ip} lladdr {mac} dev {} nud permanent", bridge.name);
             }
         }
-        for ip in client_pod.iter().filter(|ip| !network.is_pod(**ip)) {
+        for ip in client_pod.iter().chain(pods).filter(|ip| !network.in_pod_subnet(**ip)) {
             let _ = writeln!(text, "route replace {} dev {}", IpNet::from(*ip), bridge.name);
         }
     }
@@ -450,9 +486,12 @@ fn outside(spec: &Spec) -> String {
         }
         let _ = writeln!(text, "link set dev {name} up");
     }
+    let uplinks: Vec<&Device> = network.with(Role::Uplink).collect();
     for ip in spec.addresses(Home::Outside) {
         if own.insert(ip) {
-            endpoint(&mut text, ip, "lo");
+            // A neighbour's address has to be on the interface that is asked for it.
+            let beside = uplinks.iter().position(|device| device.addresses.iter().any(|net| net.contains(&ip)));
+            endpoint(&mut text, ip, &beside.map_or_else(|| "lo".to_owned(), |i| format!("up{i}")));
         }
     }
     let node_address = |family: Family| {
@@ -460,10 +499,30 @@ fn outside(spec: &Spec) -> String {
         uplink.into_iter().find(|ip| Family::of(*ip) == family)
     };
     let subnets = network.pod_subnets().into_iter().map(|net| net.trunc());
-    let single = spec.client_pod.iter().chain(&spec.via_node).copied().map(IpNet::from);
+    let pods = spec.addresses(Home::Pods).into_iter().filter(|ip| !network.in_pod_subnet(*ip));
+    let single = spec.client_pod.iter().chain(&spec.via_node).copied().chain(pods).map(IpNet::from);
     for destination in subnets.chain(single) {
         if let Some(node) = node_address(Family::of(destination.addr())) {
             let _ = writeln!(text, "route replace {destination} via {node}");
+        }
+    }
+    text
+}
+
+/// What is reached over an interface beside the first (a tunnel's) answers over it too: a node that filters by the reverse path
+/// expects that. Of one family, which `ip rule` wants to be told.
+fn back_by_the_same_way(network: &Network, family: Family) -> String {
+    let mut text = String::new();
+    for (i, device) in network.with(Role::Uplink).enumerate().skip(1) {
+        let table = 100 + i;
+        let Some(node) = device.addresses.iter().map(IpNet::addr).find(|ip| Family::of(*ip) == family) else {
+            continue;
+        };
+        let routes = network.routes.iter().filter(|r| r.device == device.name && r.destination.prefix_len() > 0);
+        for destination in routes.map(|r| r.destination).filter(|net| Family::of(net.addr()) == family) {
+            let any = family.unspecified();
+            let _ = writeln!(text, "rule add from {destination} lookup {table}");
+            let _ = writeln!(text, "route replace {any}/0 via {node} dev up{i} onlink table {table}");
         }
     }
     text
@@ -475,6 +534,14 @@ fn endpoint(text: &mut String, ip: IpAddr, device: &str) {
     match ip {
         IpAddr::V4(ip) => drop(writeln!(text, "route replace local {ip}/32 dev lo")),
         IpAddr::V6(_) => address(text, IpNet::from(ip), device),
+    }
+}
+
+/// The gateway of pods whose node has no address in their subnet.
+const fn nobodys(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
     }
 }
 
@@ -490,9 +557,16 @@ fn pods(network: &Network, addresses: &[IpAddr], many: bool) -> String {
         }
     }
     let mut done = BTreeSet::new();
-    for gateway in network.pod_subnets().iter().map(IpNet::addr) {
+    let bridge = network.with(Role::Pods).next().and_then(|bridge| bridge.mac.as_deref()).unwrap_or(BRIDGE_MAC);
+    let of_subnets = network.pod_subnets().into_iter().map(|net| (net.addr(), false));
+    // Where the node has no address towards its pods, they have one for it all the same.
+    let of_pods = addresses.iter().map(|ip| (nobodys(Family::of(*ip)), true));
+    for (gateway, told) in of_subnets.chain(of_pods) {
         if !done.insert(gateway.is_ipv4()) {
             continue;
+        }
+        if told {
+            let _ = writeln!(text, "neigh replace {gateway} lladdr {bridge} dev eth0 nud permanent");
         }
         let any: IpAddr = if gateway.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let _ = writeln!(text, "route replace {} dev eth0", IpNet::from(gateway));

@@ -23,6 +23,28 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// In a word or two.
+    pub(super) fn word(&self) -> &str {
+        match self {
+            Self::Answered(_) => "answered",
+            Self::Refused => "refused",
+            Self::Silent => "timed out",
+            Self::Failed(why) => why,
+        }
+    }
+
+    /// Of a Service of which that is expected.
+    pub(super) const fn expectation(&self) -> Option<Expect> {
+        match self {
+            Self::Answered(_) => Some(Expect::Answer),
+            Self::Refused => Some(Expect::Refusal),
+            Self::Silent => Some(Expect::Silence),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
 enum Socket {
     Tcp(TcpStream),
     Udp(UdpSocket),

@@ -19,8 +19,8 @@ use self::flow::{Flow, Next};
 #[cfg(test)]
 pub(super) use self::tally::ClassTally;
 use self::tally::Tally;
-pub use self::tally::Trouble;
 pub(super) use self::tally::{PhaseTally, Tallies};
+pub use self::tally::{Trouble, Unlike};
 use super::LabError;
 use super::poll::{Poller, Turn};
 use crate::model::Protocol;
@@ -149,6 +149,8 @@ pub(super) struct Orders {
     pub(super) timed_ms: u64,
     /// TCP connections per second: one exchange, then closed.
     pub(super) connects_per_second: u32,
+    /// Exchanges per second that go round all frontends, of either protocol, also those that must not answer.
+    pub(super) rounds_per_second: u32,
     /// Upper part of session numbers, unique in the lab.
     pub(super) session_base: u64,
     /// Frontends to use.
@@ -194,6 +196,7 @@ const CONNECT: u64 = 2 << 56;
 const OPEN_FLOW: u64 = 3 << 56;
 const OPEN_CONNECT: u64 = 4 << 56;
 const OPEN_PROBE: u64 = 5 << 56;
+const OPEN_ROUND: u64 = 6 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Refusals are a part of the traffic, not its load.
@@ -302,6 +305,7 @@ struct Client {
     turn: usize,
     connectable: Circle,
     refusing: Circle,
+    everyone: Circle,
     tally: Tally,
     next: u64,
     starting: u32,
@@ -320,6 +324,7 @@ impl Client {
         }
         let connectable = Circle::of(&orders.targets, |t| answers(t) && t.protocol == Protocol::Tcp);
         let refusing = Circle::of(&orders.targets, |t| !answers(t));
+        let everyone = Circle::of(&orders.targets, |_| true);
         Ok(Self {
             poller: Poller::new()?,
             flows: HashMap::new(),
@@ -328,6 +333,7 @@ impl Client {
             turn: 0,
             connectable,
             refusing,
+            everyone,
             tally: Tally::new(orders.place.clone()),
             next: 0,
             starting: orders.long,
@@ -352,6 +358,7 @@ impl Client {
         self.poller.at(begin, OPEN_FLOW);
         self.poller.at(begin, OPEN_CONNECT);
         self.poller.at(begin, OPEN_PROBE);
+        self.poller.at(begin, OPEN_ROUND);
         let mut turns = Vec::new();
         loop {
             self.poller.wait(&mut turns)?;
@@ -383,7 +390,7 @@ impl Client {
                     }
                 }
                 if self.flows.is_empty() && (self.connects.is_empty() || over) {
-                    say(&Event::Done(self.tally.finish()))?;
+                    say(&Event::Done(self.tally.finish(&self.orders.targets)))?;
                     return Ok(());
                 }
             }
@@ -426,6 +433,12 @@ impl Client {
                     self.open_connect(index)?;
                 }
             }
+            OPEN_ROUND if self.orders.rounds_per_second > 0 => {
+                self.poller.at(now + each(self.orders.rounds_per_second), OPEN_ROUND);
+                if let Some(index) = self.everyone.next() {
+                    self.open_connect(index)?;
+                }
+            }
             OPEN_PROBE if token & !KIND > 0 => self.open_connect((token & !KIND) as usize - 1)?,
             OPEN_PROBE => {
                 self.poller.at(now + PROBE_EVERY, OPEN_PROBE);
@@ -450,7 +463,7 @@ impl Client {
         self.next += 1;
         let addr = self.orders.targets[target].addr;
         let session = self.orders.session_base | id;
-        self.tally.opened(class);
+        self.tally.opened(class, target);
         match Flow::open(session, class, target, addr, lifetime, &self.orders) {
             Ok(flow) => {
                 flow.watch(&self.poller, FLOW | id)?;
@@ -506,7 +519,7 @@ impl Client {
                 self.poller.at(Instant::now() + connect.patience(), CONNECT | id);
                 self.connects.insert(id, connect);
             }
-            Err(error) => self.tally.connected(target, &connect::refused_or_failed(&error, target.protocol)),
+            Err(error) => self.tally.connected(index, target, &connect::refused_or_failed(&error, target.protocol)),
         }
         Ok(())
     }
@@ -517,7 +530,7 @@ impl Client {
         if let Some(outcome) = outcome
             && let Some(connect) = self.connects.remove(&id)
         {
-            self.tally.connected(&self.orders.targets[connect.target], &outcome);
+            self.tally.connected(connect.target, &self.orders.targets[connect.target], &outcome);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The sums that a client keeps, phase by phase.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use super::flow::Flow;
 use super::{Class, Expect, Target};
 use crate::lab::report::QUIET;
 use crate::lab::wire::Account;
+use crate::model::Protocol;
 
 /// The sums of one phase.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -34,8 +35,10 @@ pub(in crate::lab) struct PhaseTally {
     pub(in crate::lab) probes: u64,
     /// Those that met something else.
     pub(in crate::lab) unexpected: u64,
-    /// Time of each connect that worked, microseconds.
+    /// Time of each TCP connect that worked, microseconds.
     pub(in crate::lab) connect_us: Vec<u32>,
+    /// Frontends that were asked, each counted once.
+    pub(in crate::lab) asked: u64,
 }
 
 /// The sums of one class of flows in one phase.
@@ -81,6 +84,29 @@ pub(in crate::lab) struct Tallies {
     pub(in crate::lab) phases: Vec<PhaseTally>,
     /// What went wrong, the first few hundred.
     pub(in crate::lab) troubles: Vec<Trouble>,
+    /// Frontends that never did what was expected of them, and always the same instead.
+    pub(in crate::lab) unlike: Vec<Unlike>,
+    /// Frontends to which flows were opened.
+    pub(in crate::lab) flowed: u64,
+}
+
+/// A frontend that does something else than its table says, whoever asks and whenever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlike {
+    /// Where the client was: `node`, `pod`, `outside`.
+    pub place: String,
+    /// `namespace/name:port`.
+    pub service: String,
+    /// The frontend.
+    pub addr: SocketAddr,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// What the table says.
+    pub expected: Expect,
+    /// What was met.
+    pub met: String,
+    /// The same as something that can be expected; `None` for an error of another kind.
+    pub becomes: Option<Expect>,
 }
 
 /// More of them would say nothing new.
@@ -93,12 +119,26 @@ pub(super) struct Tally {
     troubles: Vec<Trouble>,
     /// What probes met in quiet phases, where it was not what the table says.
     habits: HashMap<SocketAddr, String>,
+    /// Frontends that were asked in this phase, by their index.
+    asked: BTreeSet<usize>,
+    /// Frontends to which flows were opened, by their index.
+    flowed: BTreeSet<usize>,
+    /// What each frontend was met with, by its index; `None` once it was met with another thing.
+    met: BTreeMap<usize, Option<Outcome>>,
 }
 
 impl Tally {
     pub(super) fn new(place: String) -> Self {
         let first = PhaseTally { phase: QUIET[0].to_owned(), ..PhaseTally::default() };
-        Self { place, phases: vec![(Instant::now(), first)], troubles: Vec::new(), habits: HashMap::new() }
+        Self {
+            place,
+            phases: vec![(Instant::now(), first)],
+            troubles: Vec::new(),
+            habits: HashMap::new(),
+            asked: BTreeSet::new(),
+            flowed: BTreeSet::new(),
+            met: BTreeMap::new(),
+        }
     }
 
     /// Begins a phase; the sums of the one before.
@@ -109,15 +149,32 @@ impl Tally {
     }
 
     /// The sums of all phases.
-    pub(super) fn finish(&mut self) -> Tallies {
+    pub(super) fn finish(&mut self, targets: &[Target]) -> Tallies {
         self.close();
         let phases = std::mem::take(&mut self.phases).into_iter().map(|(_, phase)| phase).collect();
-        Tallies { phases, troubles: std::mem::take(&mut self.troubles) }
+        let met = std::mem::take(&mut self.met);
+        let unlike = met.iter().filter_map(|(index, met)| self.unlike(targets.get(*index)?, met.as_ref()?)).collect();
+        Tallies { phases, troubles: std::mem::take(&mut self.troubles), unlike, flowed: self.flowed.len() as u64 }
+    }
+
+    /// What a frontend was always met with, if that is not what was expected of it.
+    fn unlike(&self, target: &Target, met: &Outcome) -> Option<Unlike> {
+        let becomes = met.expectation();
+        (becomes != Some(target.expect)).then(|| Unlike {
+            place: self.place.clone(),
+            service: target.service.clone(),
+            addr: target.addr,
+            protocol: target.protocol,
+            expected: target.expect,
+            met: met.word().to_owned(),
+            becomes,
+        })
     }
 
     fn close(&mut self) -> Option<PhaseTally> {
         let (began, phase) = self.phases.last_mut()?;
         phase.lasted_ms = began.elapsed().as_millis() as u64;
+        phase.asked = std::mem::take(&mut self.asked).len() as u64;
         Some(phase.clone())
     }
 
@@ -129,7 +186,8 @@ impl Tally {
         self.now().classes.entry(class).or_default()
     }
 
-    pub(super) fn opened(&mut self, class: Class) {
+    pub(super) fn opened(&mut self, class: Class, target: usize) {
+        self.flowed.insert(target);
         self.class(class).opened += 1;
     }
 
@@ -169,20 +227,24 @@ impl Tally {
     }
 
     /// Counts a short connection or a probe.
-    pub(super) fn connected(&mut self, target: &Target, outcome: &Outcome) {
+    pub(super) fn connected(&mut self, index: usize, target: &Target, outcome: &Outcome) {
+        self.asked.insert(index);
+        let same = |known: &Option<Outcome>| known.as_ref().is_some_and(|known| known.word() == outcome.word());
+        self.met
+            .entry(index)
+            .and_modify(|known| *known = same(known).then(|| outcome.clone()))
+            .or_insert_with(|| Some(outcome.clone()));
         let now = self.now();
         let phase = now.phase.clone();
-        let (met, expected) = match outcome {
-            Outcome::Answered(_) => ("answered", Expect::Answer),
-            Outcome::Refused => ("refused", Expect::Refusal),
-            Outcome::Silent => ("timed out", Expect::Silence),
-            Outcome::Failed(why) => (why.as_str(), target.expect),
-        };
-        let as_expected = expected == target.expect && !matches!(outcome, Outcome::Failed(_));
+        let met = outcome.word();
+        let as_expected = outcome.expectation() == Some(target.expect);
         if target.expect == Expect::Answer {
             now.connects += 1;
             match outcome {
-                Outcome::Answered(time) => now.connect_us.push(time.as_micros().min(u128::from(u32::MAX)) as u32),
+                Outcome::Answered(time) if target.protocol == Protocol::Tcp => {
+                    now.connect_us.push(time.as_micros().min(u128::from(u32::MAX)) as u32);
+                }
+                Outcome::Answered(_) => {}
                 Outcome::Refused => now.refused += 1,
                 _ => now.failed += 1,
             }
