@@ -211,6 +211,9 @@ _kpx() {
             kpx__subcmd__help__subcmd__migrate,probe)
                 cmd="kpx__subcmd__help__subcmd__migrate__subcmd__probe"
                 ;;
+            kpx__subcmd__help__subcmd__migrate,rehearse)
+                cmd="kpx__subcmd__help__subcmd__migrate__subcmd__rehearse"
+                ;;
             kpx__subcmd__help__subcmd__migrate,rollback)
                 cmd="kpx__subcmd__help__subcmd__migrate__subcmd__rollback"
                 ;;
@@ -373,6 +376,9 @@ _kpx() {
             kpx__subcmd__migrate,probe)
                 cmd="kpx__subcmd__migrate__subcmd__probe"
                 ;;
+            kpx__subcmd__migrate,rehearse)
+                cmd="kpx__subcmd__migrate__subcmd__rehearse"
+                ;;
             kpx__subcmd__migrate,rollback)
                 cmd="kpx__subcmd__migrate__subcmd__rollback"
                 ;;
@@ -396,6 +402,9 @@ _kpx() {
                 ;;
             kpx__subcmd__migrate__subcmd__help,probe)
                 cmd="kpx__subcmd__migrate__subcmd__help__subcmd__probe"
+                ;;
+            kpx__subcmd__migrate__subcmd__help,rehearse)
+                cmd="kpx__subcmd__migrate__subcmd__help__subcmd__rehearse"
                 ;;
             kpx__subcmd__migrate__subcmd__help,rollback)
                 cmd="kpx__subcmd__migrate__subcmd__help__subcmd__rollback"
@@ -1655,7 +1664,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__migrate)
-            opts="plan apply status verify rollback list probe"
+            opts="plan rehearse apply status verify rollback list probe"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1711,6 +1720,20 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__help__subcmd__migrate__subcmd__probe)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__help__subcmd__migrate__subcmd__rehearse)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -4295,7 +4318,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate)
-            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help plan apply status verify rollback list probe help"
+            opts="-o -q -v -h --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help plan rehearse apply status verify rollback list probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4475,7 +4498,7 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__help)
-            opts="plan apply status verify rollback list probe help"
+            opts="plan rehearse apply status verify rollback list probe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -4545,6 +4568,20 @@ _kpx() {
             return 0
             ;;
         kpx__subcmd__migrate__subcmd__help__subcmd__probe)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__migrate__subcmd__help__subcmd__rehearse)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -4775,6 +4812,112 @@ _kpx() {
                 return 0
             fi
             case "${prev}" in
+                --output)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                -o)
+                    COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --netns)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cgroup)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --bpffs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cilium-pins)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kube-proxy-flag)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --services-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --kubeconfig)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --context)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        kpx__subcmd__migrate__subcmd__rehearse)
+            opts="-o -q -v -h --flows --rate --hold --everywhere --name --driver --stop-command --start-command --accept --output --color --no-headers --no-progress --no-input --quiet --verbose --config --from --netns --cgroup --bpffs --cilium-pins --state-dir --node-name --kube-proxy-flag --services-from --kubeconfig --context --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --flows)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hold)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --driver)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stop-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --start-command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --accept)
+                    COMPREPLY=($(compgen -W "no-agent managed-daemonset" -- "${cur}"))
+                    return 0
+                    ;;
                 --output)
                     COMPREPLY=($(compgen -W "table wide json yaml name markdown github" -- "${cur}"))
                     return 0

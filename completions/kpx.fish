@@ -1036,42 +1036,43 @@ complete -c kpx -n "__fish_kpx_using_subcommand agent" -l no-input -d 'Never ask
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
 yaml\t'The same as YAML'
 name\t'Names only, one a line'
 markdown\t'Tables as Markdown, for issues and job summaries'
 github\t'What there is to act on as annotations of GitHub Actions'"
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
 always\t'Always'
 never\t'Never'"
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l kubeconfig -d 'kubeconfig file' -r -F
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l context -d 'Context of the kubeconfig' -r
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l no-headers -d 'Leave out the headings of tables'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l no-progress -d 'Show no progress'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -s q -l quiet -d 'Say less: errors and data only'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "plan" -d 'Show what a migration of this node would do, and whether it may'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "apply" -d 'Carry the node over, or go on where an earlier run stopped'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "status" -d 'Show how far the migration is, looking at the node itself'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "verify" -d 'Compare API, rules and maps, and try connections'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "rollback" -d 'Bring the node back to the rules, from wherever it is'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "list" -d 'List past and present migrations of this node'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "probe" -d 'Make the connections that a request on standard input names'
-complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan apply status verify rollback list probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "plan" -d 'Show what a migration of this node would do, and whether it may'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "rehearse" -d 'Try the migration of a recorded node in network namespaces, there and back, under traffic'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "apply" -d 'Carry the node over, or go on where an earlier run stopped'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "status" -d 'Show how far the migration is, looking at the node itself'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "verify" -d 'Compare API, rules and maps, and try connections'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "rollback" -d 'Bring the node back to the rules, from wherever it is'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "list" -d 'List past and present migrations of this node'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "probe" -d 'Make the connections that a request on standard input names'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and not __fish_seen_subcommand_from plan rehearse apply status verify rollback list probe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l out -d 'Write the plan to this file, for kpx migrate apply FILE' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l driver -d 'Who runs kube-proxy on this node, and so how it is stopped [default: what is found]' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
@@ -1108,6 +1109,44 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l flows -d 'Flows that stay open all the time, spread over the frontends' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l rate -d 'Connections per second, which go round all frontends' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l hold -d 'Seconds that traffic runs before, between and after, at least; longer where a round of all frontends takes longer' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l name -d 'Name of the lab in which it happens' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l driver -d 'Who runs kube-proxy on this node, and so how it is stopped [default: what is found]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l everywhere -d 'Let the node and its pods use addresses for clients outside (NodePorts, load balancers), too'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from apply" -l until -d 'Stop after this phase' -r -f -a "prepare\t'The node is recorded; nothing changes'
 load\t'Programs and maps are pinned and filled; nothing is attached'
 shadow\t'The hooks are attached and count what they would do; the rules serve'
@@ -1302,6 +1341,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from probe" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "plan" -d 'Show what a migration of this node would do, and whether it may'
+complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "rehearse" -d 'Try the migration of a recorded node in network namespaces, there and back, under traffic'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "apply" -d 'Carry the node over, or go on where an earlier run stopped'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "status" -d 'Show how far the migration is, looking at the node itself'
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Compare API, rules and maps, and try connections'
@@ -1708,6 +1748,7 @@ complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "cgroups" -d 'List programs on the hooks of cgroups, in the order in which they run'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "devices" -d 'List programs on network interfaces: XDP, tcx, tc, netkit'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "plan" -d 'Show what a migration of this node would do, and whether it may'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "rehearse" -d 'Try the migration of a recorded node in network namespaces, there and back, under traffic'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "apply" -d 'Carry the node over, or go on where an earlier run stopped'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "status" -d 'Show how far the migration is, looking at the node itself'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from migrate" -f -a "verify" -d 'Compare API, rules and maps, and try connections'

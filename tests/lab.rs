@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::support::{privileged, recordings};
 
+#[path = "lab/rebuilt.rs"]
+mod rebuilt;
+
 /// The program under test, which also is the lab's backends and clients.
 const KPX: &str = env!("CARGO_BIN_EXE_kpx");
 

@@ -14,6 +14,8 @@ mod ipvs;
 mod lifecycle;
 #[path = "migrate/reboot.rs"]
 mod reboot;
+#[path = "migrate/rehearse.rs"]
+mod rehearse;
 #[path = "migrate/removal.rs"]
 mod removal;
 #[path = "migrate/rig.rs"]

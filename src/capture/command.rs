@@ -4,7 +4,7 @@
 //! them) and a process group of their own, so that Ctrl-C never tears a restore in half. All waits are bounded.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -12,11 +12,13 @@ use std::path::Path;
 #[expect(clippy::disallowed_types, reason = "this is the module that may")]
 use std::process::Command;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 use crate::error::Hinted;
 use crate::failpoint;
@@ -148,6 +150,56 @@ where
         .map_err(|e| spawn_error(program, &args, e))
 }
 
+/// Runs a program to its end and hands on each line of its standard output as it comes; the output has what it said on standard
+/// error. `started` is told its process number. Once `stop` is set, the program is asked to end as by Ctrl-C, and waited for.
+pub fn follow<A>(
+    program: &str,
+    args: A,
+    stop: &AtomicBool,
+    started: impl FnOnce(u32),
+    mut line_came: impl FnMut(&str),
+) -> Result<Output, CommandError>
+where
+    A: IntoIterator<Item: AsRef<OsStr>>,
+{
+    let args: Vec<OsString> = args.into_iter().map(|a| a.as_ref().to_owned()).collect();
+    let mut child = command(program, &args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| spawn_error(program, &args, e))?;
+    started(child.id());
+    let io_error = |source| CommandError::Io { command: line(program, &args), source };
+    let (out, err, pid) = (child.stdout.take(), child.stderr.take(), Pid::from_child(&child));
+    thread::scope(|scope| {
+        let stderr = scope.spawn(|| drain(err));
+        let (sender, lines) = channel();
+        scope.spawn(move || {
+            for text in out.map(BufReader::new).into_iter().flat_map(BufRead::lines).map_while(Result::ok) {
+                // The receiver stays until this end is gone.
+                let _ = sender.send(text);
+            }
+        });
+        let mut asked = false;
+        loop {
+            match lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(text) => line_came(&text),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if stop.load(Ordering::Relaxed) && !asked {
+                asked = true;
+                // It may have ended by itself.
+                let _ = kill_process(pid, Signal::INT);
+            }
+        }
+        let status = child.wait().map_err(io_error)?;
+        let stderr = stderr.join().expect("the reader does not panic").map_err(io_error)?;
+        Ok(Output { status, stdout: Vec::new(), stderr })
+    })
+}
+
 /// Starts a program that outlives this process, with exactly this command line (its first word is what the program is told that it is
 /// called) and environment; what it says is added to a file.
 pub fn start_apart(
@@ -275,6 +327,26 @@ mod tests {
     fn large_input_and_output_do_not_block_each_other() {
         let input = vec![b'x'; 1 << 20];
         assert_eq!(output("cat", [] as [&str; 0], Some(&input)).expect("cat runs"), input);
+    }
+
+    #[test]
+    fn lines_are_handed_on_and_a_stop_is_passed_on() {
+        let (stop, mut lines) = (AtomicBool::new(false), Vec::new());
+        let output = follow("sh", ["-c", "echo a; echo no >&2; echo b"], &stop, |_| {}, |l| lines.push(l.to_owned()));
+        assert_eq!((lines, output.expect("it runs").stderr), (vec!["a".to_owned(), "b".to_owned()], b"no\n".to_vec()));
+        let script = "trap 'echo told; exit 7' INT; echo ready; while :; do sleep 0.05; done";
+        let mut told = false;
+        let output = follow(
+            "sh",
+            ["-c", script],
+            &stop,
+            |_| {},
+            |line| {
+                stop.store(true, Ordering::Relaxed);
+                told |= line == "told";
+            },
+        );
+        assert_eq!((output.expect("it runs").status.code(), told), (Some(7), true));
     }
 
     #[test]

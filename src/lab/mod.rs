@@ -14,6 +14,7 @@ mod netns;
 mod network;
 mod pages;
 mod poll;
+mod rehearsal;
 mod report;
 mod restore;
 mod rules;
@@ -30,6 +31,9 @@ pub use client::{Class, Expect, Target, Trouble, Unlike};
 pub use down::{Listed, down, list};
 pub use error::LabError;
 pub use left_out::LeftOut;
+pub use rehearsal::{
+    AFTER, Break, BreakKind, Came, IDLE, Ran, Rehearsal, RehearsalOptions, Rehearsed, SERVED, Suspect,
+};
 pub use report::{ClassReport, Latency, PhaseReport, TrafficReport};
 pub use rules::{Rules, load as load_rules, restore_ipsets};
 pub use spec::{Breadth, Place, Spec};

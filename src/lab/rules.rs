@@ -4,6 +4,7 @@
 //! two nfacct objects): these come first. Everything here runs inside the node's namespace.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
@@ -80,8 +81,13 @@ pub(super) fn load_tables(listing: &str) -> Result<(), LabError> {
 
 /// Makes the virtual services of a recorded node and all that is around them, in the thread's network namespace.
 pub(super) fn load_ipvs(state: &State) -> Result<(), LabError> {
-    // Where it is built in there is nothing to load, and where it is missing the kernel says so at once.
+    // Where it is built in there is nothing to load.
     let _ = command::run("modprobe", ["ip_vs"], None)?;
+    if !Path::new("/proc/thread-self/net/ip_vs").exists() {
+        return Err(LabError::Unsupported {
+            reason: "it is of ipvs mode, and this machine's kernel has no IPVS (ip_vs)",
+        });
+    }
     restore(&Node::open(&NodeOptions::default())?, state)?;
     Ok(())
 }

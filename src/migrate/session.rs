@@ -113,7 +113,9 @@ impl Hinted for SessionError {
             Self::Store(source) => source.hints(),
             Self::Step(source) => source.hints(),
             Self::Engine(source) => source.hints(),
-            Self::Snapshot { .. } => vec!["leave out --from, or rehearse on the snapshot: kpx lab demo".to_owned()],
+            Self::Snapshot { .. } => {
+                vec!["leave out --from, or rehearse on the snapshot: kpx migrate rehearse --from SNAPSHOT".to_owned()]
+            }
             Self::PlanStale { .. } => vec!["make a new plan: kpx migrate plan --out FILE".to_owned()],
             Self::OtherPlan { .. } => {
                 vec!["finish it with kpx migrate apply, or go back with kpx migrate rollback".to_owned()]

@@ -198,7 +198,9 @@ impl Ui {
     /// Prints a report in the chosen format.
     pub fn report(&mut self, report: &dyn Report) -> Result<(), Failure> {
         if self.options.format == Format::Github && report.annotations().is_none() {
-            return Err(Failure::usage("-o github is for commands that judge: audit, doctor and preflight"));
+            return Err(Failure::usage(
+                "-o github is for commands that judge: audit, doctor, preflight and migrate rehearse",
+            ));
         }
         let frame = self.watching;
         if frame.is_some() && self.terminal_out {

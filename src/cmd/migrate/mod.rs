@@ -5,6 +5,7 @@ mod list;
 mod narrator;
 mod plan;
 mod probe;
+mod rehearse;
 mod rollback;
 mod status;
 mod took;
@@ -21,6 +22,8 @@ use crate::ui::{Exit, Failure};
 pub enum Migrate {
     /// Show what a migration of this node would do, and whether it may
     Plan(plan::Args),
+    /// Try the migration of a recorded node in network namespaces, there and back, under traffic
+    Rehearse(rehearse::Args),
     /// Carry the node over, or go on where an earlier run stopped
     Apply(apply::Args),
     /// Show how far the migration is, looking at the node itself
@@ -39,6 +42,7 @@ pub enum Migrate {
 pub(super) fn run(context: &mut Context, command: Migrate) -> Result<Exit, Failure> {
     match command {
         Migrate::Plan(args) => plan::run(context, &args),
+        Migrate::Rehearse(args) => rehearse::run(context, &args),
         Migrate::Apply(args) => apply::run(context, &args),
         Migrate::Status(args) => status::run(context, &args),
         Migrate::Verify(args) => verify::run(context, &args),

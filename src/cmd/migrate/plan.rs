@@ -225,7 +225,7 @@ fn blockers(plan: &Plan) -> Table {
 }
 
 /// A paragraph of at most 80 columns, indented by the length of its prefix.
-fn wrapped(prefix: &str, text: &str) -> String {
+pub(super) fn wrapped(prefix: &str, text: &str) -> String {
     const WIDTH: usize = 80;
     let mut out = String::from(prefix);
     let mut column = prefix.len();
