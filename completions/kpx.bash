@@ -4915,7 +4915,7 @@ _kpx() {
                     return 0
                     ;;
                 --accept)
-                    COMPREPLY=($(compgen -W "no-agent managed-daemonset" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "no-agent managed-daemonset ipvs-policies cut-connections" -- "${cur}"))
                     return 0
                     ;;
                 --output)

@@ -1117,7 +1117,9 @@ complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcomm
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l stop-command -d 'Stop kube-proxy on this node by this command, run by sh, instead' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l start-command -d 'Start kube-proxy again by this command on the way back' -r
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -l accept -d 'Accept what is not as it should be, by name' -r -f -a "no-agent\t'No agent follows the API once kube-proxy is gone: endpoints that change reach nobody'
-managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'"
+managed-daemonset\t'Who manages kube-proxy\'s DaemonSet may take kpx\'s change back: kube-proxy would write rules again'
+ipvs-policies\t'eBPF follows Local policies as the API asks for, which kube-proxy in ipvs mode does not: frontends that the plan names get other endpoints for new connections, or none'
+cut-connections\t'Connections through IPVS that nobody else can carry are cut if they have not ended after --drain-timeout'"
 complete -c kpx -n "__fish_kpx_using_subcommand migrate; and __fish_seen_subcommand_from rehearse" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
