@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 
 use kpx_abi::packet::{proto, signal};
 use kpx_abi::{
-    Addr, AddressFlags, Config, Flow, FlowState, FrontendKey, PortRange, Role, Timeouts, Tuple, stage, unspecified,
+    Addr, AddressFlags, Config, Flow, FlowState, FrontendKey, PortRange, Role, TOUCH_NS, Timeouts, Tuple, stage,
+    unspecified,
 };
 
 use super::super::FlowId;
@@ -232,6 +233,13 @@ fn one(
     let to = if masqueraded { between.halfway() } else { between };
     part.push((request, flow(Role::Forward, to, seen[0])));
     Ok(part)
+}
+
+/// An entry with what its flow has shown since it was made, by a later look at the kernel's; `None` if that is nothing new.
+pub(super) fn renewed(known: &Flow, latest: &Flow) -> Option<Flow> {
+    let renewed = Flow { seen: known.seen | latest.seen, last_ns: known.last_ns.max(latest.last_ns), ..*known };
+    let newer = renewed.seen != known.seen || renewed.last_ns > known.last_ns.saturating_add(TOUCH_NS);
+    (newer && known.role == latest.role).then_some(renewed)
 }
 
 /// What a packet of a masqueraded flow is between the two hooks: what the kernel has it be, unless another has that.

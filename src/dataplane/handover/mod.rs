@@ -12,7 +12,7 @@ mod import;
 mod tests;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -113,6 +113,36 @@ impl Dataplane {
         Ok(TakenOver { flows: flows.into_iter().map(|(id, _)| id).collect(), left })
     }
 
+    /// Brings what is known of imported flows up to what their entries of the kernel say by now: packets that met the kernel after
+    /// it was asked and before the import have shown signals, and kept the flow from being idle.
+    fn renew_flows(&mut self, entries: &[Entry], ipvs: &[Connection]) -> Result<(), DataplaneError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mine = self.flows()?;
+        let (flows, _) = self.imported(entries, ipvs, &mine)?;
+        for (key, latest) in flows.into_iter().flat_map(|(_, part)| part) {
+            if let Some(renewed) = mine.get(&key).and_then(|known| import::renewed(known, &latest)) {
+                self.maps.flows.put(&key, &renewed).map_err(failed("write", map_name::CONNTRACK))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of these flows, as they are now.
+    fn flows_of(&self, flows: &[FlowId]) -> Result<HashMap<Tuple, Flow>, DataplaneError> {
+        let mut entries = HashMap::new();
+        let get = |key: &Tuple| self.maps.flows.get(key).map_err(failed("read", map_name::CONNTRACK));
+        for key in flows.iter().map(FlowId::key) {
+            let Some(flow) = get(&key)? else { continue };
+            for other in [flow.to, flow.to.reversed()] {
+                entries.extend(get(&other)?.map(|flow| (other, flow)));
+            }
+            entries.insert(key, flow);
+        }
+        Ok(entries)
+    }
+
     /// What [`Self::import_flows`] would make of these flows.
     pub fn importable(&self, entries: &[Entry], ipvs: &[Connection]) -> Result<TakenOver, DataplaneError> {
         let (flows, left) = self.imported(entries, ipvs, &self.flows()?)?;
@@ -128,9 +158,12 @@ impl Dataplane {
         let image = self.maps.image()?;
         let addresses = self.maps.addresses.dump().map_err(failed("read", map_name::ADDRESSES))?;
         let known = import::Known::new(&image, addresses.into_iter().collect(), self.maps.config()?);
-        let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-        Ok(import(entries, ipvs, &known, mine, now_ns))
+        Ok(import(entries, ipvs, &known, mine, now_ns()))
     }
+}
+
+fn now_ns() -> u64 {
+    u64::try_from(now().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn check(dataplane: &Dataplane) -> Result<Netlink, HandoverError> {
@@ -150,23 +183,39 @@ fn check(dataplane: &Dataplane) -> Result<Netlink, HandoverError> {
 /// begun meanwhile. An error leaves flows on either side, each whole.
 pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> Result<TakenOver, HandoverError> {
     let mut netlink = check(dataplane)?;
+    let entries = listed(&mut netlink)?;
+    // Flows that go without a Service are looked at as well: they have ports that others must not get.
+    let entries: Vec<Entry> = entries.into_iter().filter(|entry| !entry.is_to_backend() || wanted(entry)).collect();
+    let ipvs = parse_connections(&ipvs_connections().map_err(HandoverError::Ipvs)?.unwrap_or_default());
+    let taken = dataplane.import_flows(&entries, &ipvs)?;
+    std::thread::sleep(SETTLE);
+    let of: HashSet<&FlowId> = taken.flows.iter().collect();
+    let imported: HashMap<FlowId, &Entry> = entries
+        .iter()
+        .filter(|entry| entry.is_to_backend())
+        .map(|entry| (import::id(entry), entry))
+        .filter(|(id, _)| of.contains(id))
+        .collect();
+    // From here on the kernel sees no packet of them: what it says now is the last that it knows.
+    let moved_on = |now: &Entry| {
+        let then = imported.get(&import::id(now)).filter(|then| now.is_to_backend() && then.id == now.id);
+        then.is_some_and(|then| (now.status, now.state) != (then.status, then.state) || now.timeout > then.timeout)
+    };
+    let latest: Vec<Entry> = listed(&mut netlink)?.into_iter().filter(moved_on).collect();
+    dataplane.renew_flows(&latest, &ipvs)?;
+    let deletions: Vec<_> =
+        imported.values().map(|entry| wire::deletion(entry.protocol, &entry.original, entry.id)).collect();
+    delete(&mut netlink, &deletions)?;
+    Ok(taken)
+}
+
+/// All entries of conntrack.
+fn listed(netlink: &mut Netlink) -> Result<Vec<Entry>, NetlinkError> {
     let mut entries = Vec::new();
     netlink.dump(&wire::listing(), |kind, body| {
         entries.extend(crate::inspect::conntrack::decode(kind, body));
     })?;
-    // Flows that go without a Service are looked at as well: they have ports that others must not get.
-    let entries: Vec<Entry> = entries.into_iter().filter(|entry| !entry.is_to_backend() || wanted(entry)).collect();
-    let ipvs = ipvs_connections().map_err(HandoverError::Ipvs)?.unwrap_or_default();
-    let taken = dataplane.import_flows(&entries, &parse_connections(&ipvs))?;
-    std::thread::sleep(SETTLE);
-    let of: std::collections::HashSet<&FlowId> = taken.flows.iter().collect();
-    let deletions: Vec<_> = entries
-        .iter()
-        .filter(|entry| entry.is_to_backend() && of.contains(&import::id(entry)))
-        .map(|entry| wire::deletion(entry.protocol, &entry.original, entry.id))
-        .collect();
-    delete(&mut netlink, &deletions)?;
-    Ok(taken)
+    Ok(entries)
 }
 
 fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request]) -> Result<(), NetlinkError> {
@@ -183,14 +232,14 @@ fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request])
 }
 
 /// IPVS's connections in the network namespace of this thread.
-fn carried_now() -> Result<std::collections::HashSet<Carried>, HandoverError> {
+fn carried_now() -> Result<HashSet<Carried>, HandoverError> {
     let text = ipvs_connections().map_err(HandoverError::Ipvs)?.unwrap_or_default();
     Ok(carried(&parse_connections(&text)))
 }
 
 /// Who is to translate a flow that goes to the kernel: IPVS, if it still has the connection, with the same server. An entry of
 /// nf_nat would be dropped when IPVS's connection ends, which no packet would keep alive.
-fn by(flow: &Export, ipvs: &std::collections::HashSet<Carried>) -> By {
+fn by(flow: &Export, ipvs: &HashSet<Carried>) -> By {
     let connection = (flow.id.protocol, flow.id.client, flow.id.frontend, flow.backend);
     if ipvs.contains(&connection) { By::Ipvs } else { By::Netfilter }
 }
@@ -201,14 +250,16 @@ fn by(flow: &Export, ipvs: &std::collections::HashSet<Carried>) -> By {
 /// To be called in drain mode, where the programs open no flows, with the rules back in place that are to translate new ones.
 pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) -> Result<GivenBack, HandoverError> {
     let mut netlink = check(dataplane)?;
-    let now_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-    let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns, wanted);
+    let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns(), wanted);
     let ipvs = carried_now()?;
     let mut given = Vec::new();
     for batch in flows.chunks(REQUESTS) {
         let ids: Vec<FlowId> = batch.iter().map(|flow| flow.id).collect();
         dataplane.set_unseen(&ids, true)?;
         std::thread::sleep(SETTLE);
+        // Flows have gone on meanwhile: what has just opened may be established, or have ended.
+        let (batch, ended) = export::export(&dataplane.flows_of(&ids)?, now_ns(), |_| true);
+        kept.extend(ended);
         // What the kernel has seen of them looks like flows without translation, and would be in the way.
         // So would be what it remembers from before the flow was taken over, and what it remembers for a while of a closed
         // flow through another Service with the same ends: a client's port is soon used again.
@@ -223,7 +274,7 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
         delete(&mut netlink, &stale)?;
         let creations: Vec<_> = batch.iter().map(|flow| wire::creation(flow, by(flow, &ipvs))).collect();
         let mut theirs = Vec::new();
-        for (id, outcome) in ids.into_iter().zip(netlink.tell(&creations, true)?) {
+        for (id, outcome) in batch.iter().map(|flow| flow.id).zip(netlink.tell(&creations, true)?) {
             match outcome {
                 Ok(()) => theirs.push(id),
                 Err(error) => kept.push((id, Kept::Refused(error.raw_os_error().unwrap_or(0)))),

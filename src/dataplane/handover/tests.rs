@@ -142,6 +142,37 @@ fn a_flow_is_kept_no_longer_than_the_kernel_would_have() {
     assert_eq!((over(99), over(101)), (0, 4));
 }
 
+/// A datagram that meets the kernel between the look at its entry and the import: the flow is as fresh as the kernel has it.
+#[test]
+fn what_the_kernel_has_seen_until_the_end_counts() {
+    let first = Entry {
+        timeout: Some(10),
+        ..entry(UDP, "10.0.0.9:40000", "10.96.0.10:80", "10.244.0.5:8080", "192.0.2.1:5000")
+    };
+    let (flows, _) = import(&[first], &[], &known(), &HashMap::new(), NOW);
+    let mut mine = table(&flows);
+    let later = NOW + SECOND / 10;
+    let renew = |mine: &mut HashMap<_, Flow>, entry: Entry| {
+        let (flows, left) = import(&[entry], &[], &known(), mine, later);
+        assert!(left.is_empty(), "{left:?}");
+        let mut renewed = 0;
+        for (key, latest) in flows.into_iter().flat_map(|(_, part)| part) {
+            if let Some(flow) = super::import::renewed(&mine[&key], &latest) {
+                mine.insert(key, flow);
+                renewed += 1;
+            }
+        }
+        renewed
+    };
+    let over = |mine: &HashMap<_, Flow>, seconds: u64| {
+        expired(mine, &kpx_abi::Timeouts::default(), NOW + seconds * SECOND).len()
+    };
+    assert_eq!(renew(&mut mine, first), 0, "nothing came");
+    assert_eq!((over(&mine, 9), over(&mine, 13)), (0, 4));
+    assert_eq!(renew(&mut mine, Entry { timeout: Some(30), ..first }), 4);
+    assert_eq!((over(&mine, 29), over(&mine, 33)), (0, 4));
+}
+
 #[test]
 fn what_is_given_back_is_what_was_taken() {
     let entries = [
