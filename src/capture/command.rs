@@ -190,8 +190,8 @@ where
             }
             if stop.load(Ordering::Relaxed) && !asked {
                 asked = true;
-                // It may have ended by itself.
-                let _ = kill_process(pid, Signal::INT);
+                // It may have ended by itself. Not SIGINT: that is ignored by what is started from a shell's background.
+                let _ = kill_process(pid, Signal::TERM);
             }
         }
         let status = child.wait().map_err(io_error)?;
@@ -334,7 +334,7 @@ mod tests {
         let (stop, mut lines) = (AtomicBool::new(false), Vec::new());
         let output = follow("sh", ["-c", "echo a; echo no >&2; echo b"], &stop, |_| {}, |l| lines.push(l.to_owned()));
         assert_eq!((lines, output.expect("it runs").stderr), (vec!["a".to_owned(), "b".to_owned()], b"no\n".to_vec()));
-        let script = "trap 'echo told; exit 7' INT; echo ready; while :; do sleep 0.05; done";
+        let script = "trap 'echo told; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
         let mut told = false;
         let output = follow(
             "sh",
