@@ -59,8 +59,8 @@ pub(super) const CHECKS: [Check; 9] = [
         title: "kube-proxy in ipvs mode, which Kubernetes is giving up",
         why: "ipvs mode is deprecated since 1.35; from 1.40 kube-proxy refuses to start in it. Deleting a virtual service cuts its established \
               connections at once (net.ipv4.vs.expire_nodest_conn), unlike rules of iptables or nftables, whose flows conntrack carries on.",
-        remedy: "Plan the change, with a drain of the node or an announced interruption.",
-        command: "kubectl drain NODE --ignore-daemonsets",
+        remedy: "Plan the change: kpx migrate carries connections over. Any other way needs a drain of the node, or an announced interruption.",
+        command: "kpx migrate plan",
         run: deprecated,
     },
     Check {
@@ -92,7 +92,7 @@ pub(super) const CHECKS: [Check; 9] = [
         title: "Connections that end when their virtual service goes",
         why: "IPVS keeps its connections with the virtual service: with net.ipv4.vs.expire_nodest_conn, which kube-proxy sets, a connection dies \
               at its next packet once the service is deleted. Conntrack does not carry it on as it does for rules.",
-        remedy: "Drain the node before the change, or announce an interruption.",
+        remedy: "Let kpx migrate take them over. Before any other change drain the node, or announce an interruption.",
         command: "kpx inspect ipvs",
         run: connections,
     },
