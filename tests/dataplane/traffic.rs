@@ -111,7 +111,7 @@ impl Traffic {
                 &args,
                 &json!({
                     "place": client.netns.unwrap_or("here"), "interval_us": 10_000, "keep_us": 25_000, "long": 18,
-                    "timed_per_second": 9, "timed_ms": 1000, "connects_per_second": 40,
+                    "timed_per_second": 9, "timed_ms": 1000, "connects_per_second": 40, "rounds_per_second": 0,
                     "session_base": n << 32 | u64::from(std::process::id()) << 40, "targets": targets,
                 }),
             ));
