@@ -182,6 +182,7 @@ fn node_port_scope(
 
 #[derive(Deserialize)]
 struct Link {
+    #[serde(default)]
     ifname: String,
     #[serde(default)]
     addr_info: Vec<Address>,
