@@ -34,7 +34,7 @@ use import::{Carried, Imported, carried, import};
 use wire::By;
 
 /// How long packets may be on their way through the stack that met the old side of a flow.
-const SETTLE: Duration = Duration::from_millis(50);
+pub const SETTLE: Duration = Duration::from_millis(50);
 
 /// Flows that change hands at a time.
 const BATCH: usize = 256;

@@ -3,11 +3,10 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::packets;
 use crate::capture::command::{self, CommandError};
-use crate::dataplane::handover::{Unfit, come_back, forget, go_beside, stands_beside};
+use crate::dataplane::handover::{SETTLE, Unfit, come_back, forget, go_beside, stands_beside};
 use crate::inspect::conntrack::{Entry, Translator};
 use crate::inspect::proxy_rules::RulesMode;
 use crate::migrate::phase::{Check, Lasting, Step};
@@ -19,8 +18,6 @@ const TABLE: &str = "kpx_carry";
 const ZONE: u16 = 0x6b70;
 /// How often it is looked for flows that IPVS has begun meanwhile.
 const LOOKS: usize = 5;
-/// How long packets may be on their way through the stack that met the old side of a flow.
-const SETTLE: Duration = Duration::from_millis(50);
 
 /// Makes the table if it is not there; what its sets hold stays.
 fn table() -> String {
