@@ -50,7 +50,7 @@ pub(in crate::lab) struct ClassTally {
     pub(in crate::lab) ended: u64,
     /// Lost in the phase.
     pub(in crate::lab) lost: u64,
-    /// Longest time between two records of one flow, microseconds.
+    /// Longest time between two records of one flow, microseconds; none for idle flows, whose silence is their own choice.
     pub(in crate::lab) longest_gap_us: u64,
     /// The same, as backends saw the clients' records; known when a flow ends.
     pub(in crate::lab) longest_client_gap_us: u64,
@@ -201,6 +201,9 @@ impl Tally {
     }
 
     pub(super) fn account(&mut self, class: Class, account: &Account) {
+        if class.is_idle() {
+            return;
+        }
         let tally = self.class(class);
         tally.longest_client_gap_us = tally.longest_client_gap_us.max(account.longest_gap_us);
     }
