@@ -150,13 +150,18 @@ impl Shared {
         }
         let gauge = self.metrics.conditions.get_or_create(&label("condition", condition.name()));
         gauge.set(i64::from(text.is_some()));
-        if let Some(text) = text {
-            tracing::error!("{}: {text}", condition.name());
-            status.conditions.insert(condition, text);
-        } else {
-            tracing::warn!("{}: over", condition.name());
-            status.conditions.remove(&condition);
+        let name = condition.name();
+        // Every step of a migration takes the lock: that is no news to whoever looks for what is wrong.
+        match (&text, condition) {
+            (Some(text), Condition::Locked) => tracing::info!("{name}: {text}"),
+            (Some(text), _) => tracing::error!("{name}: {text}"),
+            (None, Condition::Locked) => tracing::info!("{name}: over"),
+            (None, _) => tracing::warn!("{name}: over"),
         }
+        match text {
+            Some(text) => status.conditions.insert(condition, text),
+            None => status.conditions.remove(&condition),
+        };
     }
 
     /// A request to the API server failed, or the server answers again.

@@ -297,8 +297,13 @@ impl Worker {
             place,
         };
         match self.writer.attach(turn, &wanted) {
-            Ok(repairs) => {
+            Ok(found) => {
                 self.shared.condition(Condition::Attach, None);
+                // Under a migration the rules serve what the programs do not yet.
+                if self.writer.is_serving(&self.options.attach) || self.stance == Stance::Migrating {
+                    self.shared.serving();
+                }
+                let Some(repairs) = found else { return };
                 let alone = self.stance == Stance::Alone && self.options.attach.packets && repairs.on == 0;
                 let none = alone.then(|| NO_DEVICE.to_owned());
                 let troubles = repairs.troubles.iter().cloned().chain(none).collect::<Vec<_>>().join("; ");
@@ -306,10 +311,6 @@ impl Worker {
                 self.devices = repairs.on;
                 self.tell_repairs(&repairs);
                 self.attached = true;
-                // Under a migration the rules serve what the programs do not yet.
-                if self.writer.is_serving(&self.options.attach) || self.stance == Stance::Migrating {
-                    self.shared.serving();
-                }
             }
             Err(error) => self.shared.condition(Condition::Attach, Some(with_causes(&error))),
         }

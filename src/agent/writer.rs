@@ -384,9 +384,9 @@ impl Writer {
     ///
     /// Beside standing rules nothing serves before the flows of datagrams that the rules carry are known: as in a migration,
     /// the programs watch first, then those flows are listed, and only then do the programs serve.
-    pub(super) fn attach(&mut self, _turn: &Lock, wanted: &Wanted<'_>) -> Result<Repairs, AttachError> {
+    pub(super) fn attach(&mut self, _turn: &Lock, wanted: &Wanted<'_>) -> Result<Option<Repairs>, AttachError> {
         let mut repairs = Repairs::default();
-        let Some(dataplane) = &mut self.dataplane else { return Ok(repairs) };
+        let Some(dataplane) = &mut self.dataplane else { return Ok(None) };
         match &self.keeper {
             Some(keeper) => repairs.pins = keeper.restore(&self.paths)?,
             None => self.keeper = Some(Keeper::hold(&self.paths)?),
@@ -397,7 +397,7 @@ impl Writer {
             Stance::Alone => serve(dataplane, wanted, &mut self.short_cuts, &mut repairs)?,
             Stance::Migrating => keep(dataplane, wanted, &mut repairs)?,
         }
-        Ok(repairs)
+        Ok(Some(repairs))
     }
 
     /// Whether Services are served now.

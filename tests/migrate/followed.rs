@@ -117,6 +117,17 @@ impl Stage {
         Traffic::start(&mut self.rig.lab, &options).unwrap()
     }
 
+    /// Sets a time-out of the node's conntrack, in seconds.
+    fn timeout(&self, name: &str, seconds: u32) {
+        let set = format!("net.netfilter.nf_conntrack_{name}={seconds}");
+        tool("ip", &["netns", "exec", &self.rig.option("--netns"), "sysctl", "-qw", &set]);
+    }
+
+    fn udp_timeouts(&self, [first, answered]: [u32; 2]) {
+        self.timeout("udp_timeout", first);
+        self.timeout("udp_timeout_stream", answered);
+    }
+
     /// Rules of nat that name the late Service, as iptables prints them.
     fn late_rules(&self) -> Vec<String> {
         let netns = self.rig.option("--netns");
@@ -133,9 +144,15 @@ fn clean(report: &TrafficReport) {
     assert!(report.clean() && report.flows_total > 40, "{report:#?}");
 }
 
+/// How long conntrack keeps a UDP flow that is silent, in seconds: as the kernel has it, and so that nobody has to wait.
+const UDP: [u32; 2] = [30, 120];
+const QUICK: [u32; 2] = [1, 1];
+
 /// A node in phase sockets, with its kube-proxy and traffic that began before.
 fn begun(name: &str) -> (Stage, Api, Traffic) {
     let mut stage = Stage::up(name);
+    // What has ended is forgotten before the test comes to wait for it.
+    stage.timeout("tcp_timeout_time_wait", 2);
     let api = stage.api(true);
     stage.start_proxy("by-hand");
     let traffic = stage.traffic(40);
@@ -148,7 +165,7 @@ fn the_agent_takes_kube_proxys_duties_over_and_gives_them_back() {
     if !privileged() {
         return;
     }
-    let (stage, api, traffic) = begun("fol-agent");
+    let (mut stage, api, traffic) = begun("fol-agent");
     let _agent = stage.agent();
     stage.until("the agent knows everything", || {
         fs_err::read_to_string(stage.at("log")).unwrap_or_default().contains("the maps have everything")
@@ -177,6 +194,25 @@ fn the_agent_takes_kube_proxys_duties_over_and_gives_them_back() {
     stage.go(&[]).exits(0);
     stage.kpx(&["migrate", "verify", "--probe-timeout", "300ms"]).exits(0);
 
+    // The flows of the rules' time end, and with them what was kept for their sake; nothing of the switch is left to do.
+    let state = || stage.kpx(&["migrate", "status", "-o", "json"]).exits(0).json()["state"].clone();
+    let tables = || tool("ip", &["netns", "exec", &netns, "nft", "list", "tables"]);
+    assert_eq!(state(), "waiting");
+    assert!(tables().contains("kpx_"), "{}", tables());
+    clean(&traffic.stop().unwrap());
+    stage.udp_timeouts(QUICK);
+    // An entry has the time that held when its last packet came.
+    tool("ip", &["netns", "exec", &netns, "conntrack", "-D", "-p", "udp"]);
+    stage.until("nothing is waited for", || {
+        stage.go(&[]).exits(0);
+        state() == "in-force"
+    });
+    stage.udp_timeouts(UDP);
+    assert!(!tables().contains("kpx_"), "{}", tables());
+    stage.kpx(&["migrate", "verify", "--probe-timeout", "300ms"]).exits(0);
+    // Flows that end: a rollback waits for datagrams' sockets of the node that know no other translation than the programs'.
+    let traffic = stage.traffic(0);
+
     // kube-proxy writes what it finds when it starts, and gets its ports; the agent stands back and stays so.
     fs_err::write(stage.at("pages/first"), sync_of_late()).unwrap();
     stage.kpx(&["migrate", "rollback"]).exits(0);
@@ -187,5 +223,6 @@ fn the_agent_takes_kube_proxys_duties_over_and_gives_them_back() {
     assert!(stage.connects(&format!("{LATE}:80")) && stage.connects_from_pod(&format!("{LATE}:80")));
     let log = fs_err::read_to_string(stage.at("log")).unwrap();
     assert!(log.contains("a rollback has given this node back to kube-proxy's rules"), "{log}");
+    assert!(!log.contains("ERROR"), "{log}");
     clean(&traffic.stop().unwrap());
 }
