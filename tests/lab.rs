@@ -12,6 +12,7 @@ use kpx::capture::{Node, NodeOptions};
 use kpx::lab::{self, Lab, LabError, Place, Spec, Traffic, TrafficOptions, TrafficReport};
 use serde_json::Value;
 
+use crate::cli::schema::conforms;
 use crate::support::{privileged, recordings};
 
 #[path = "lab/rebuilt.rs"]
@@ -285,8 +286,10 @@ fn demo(name: &str, act_after: Duration, act: impl FnOnce(u32)) -> (Option<i32>,
         act(pid);
         waiting.join().expect("the waiting does not panic")
     });
-    let report = serde_json::from_slice(&output.stdout);
-    (output.status.code(), report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))))
+    let report = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    conforms(&report);
+    (output.status.code(), report)
 }
 
 /// The promise: from the rules to eBPF and back, and both ends of every flow saw every record.
@@ -348,6 +351,9 @@ fn commands_speak_json() {
     let kpx = |args: &[&str]| {
         let output = program_of(KPX).args(args).output().expect("kpx runs");
         let document: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        if !document.is_null() {
+            conforms(&document);
+        }
         (output.status.code(), document)
     };
     let from = world();

@@ -49,7 +49,7 @@ pub struct TrafficReport {
 /// One class of flows.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ClassReport {
-    /// `tcp`, `udp-connected` or `udp-unconnected`.
+    /// The class.
     pub class: Class,
     /// Flows opened.
     pub flows_total: u64,

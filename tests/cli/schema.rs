@@ -68,12 +68,20 @@ pub(crate) fn conforms(document: &Value) {
     let kind = document["kind"].as_str().expect("every document has a kind");
     let words =
         kind.chars().map(|c| if c.is_ascii_uppercase() { format!("-{}", c.to_ascii_lowercase()) } else { c.into() });
-    let name = words.collect::<String>();
-    let path = project("docs/schema").join(format!("{}.json", name.trim_start_matches('-')));
+    conforms_to(words.collect::<String>().trim_start_matches('-'), document);
+}
+
+/// Checks a line of the events of a migration.
+pub(crate) fn is_event(line: &Value) {
+    conforms_to("migration-event", line);
+}
+
+fn conforms_to(name: &str, document: &Value) {
+    let path = project("docs/schema").join(format!("{name}.json"));
     let schema: Value = serde_json::from_slice(&fs_err::read(path).expect("every kind has a schema")).expect("JSON");
     let mut wrong = Vec::new();
     check(&schema, &schema, document, "", &mut wrong);
-    assert!(wrong.is_empty(), "{kind}: {wrong:#?}");
+    assert!(wrong.is_empty(), "{name}: {wrong:#?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::rig::{KPX, Rig, tool};
+use crate::cli::schema::conforms;
 use crate::support::{privileged, recordings};
 
 /// Ids of the blockers of a plan.
@@ -138,8 +139,10 @@ fn recorded_with(from: &Path, services: &Path, more: &[&str]) -> (Option<i32>, V
     let paths = [from, services].map(|p| p.to_str().expect("plain"));
     let args = [&["--from", paths[0], "--services-from", paths[1], "migrate", "plan", "-o", "json"], more].concat();
     let run = kpx::capture::command::run(KPX, args, None).expect("kpx runs");
-    let plan = serde_json::from_slice(&run.stdout);
-    (run.status.code(), plan.unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&run.stderr))))
+    let plan =
+        serde_json::from_slice(&run.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&run.stderr)));
+    conforms(&plan);
+    (run.status.code(), plan)
 }
 
 #[test]

@@ -11,6 +11,8 @@ use kpx::capture::{Node, NodeOptions, command};
 use kpx::lab::{Lab, Spec};
 use serde_json::Value;
 
+use crate::cli::schema::{conforms, is_event};
+
 /// The binary under test.
 pub(crate) const KPX: &str = env!("CARGO_BIN_EXE_kpx");
 
@@ -34,9 +36,18 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The JSON document on stdout.
+    /// The JSON document on stdout, which is as its schema says.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+        let document = serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        conforms(&document);
+        document
+    }
+
+    /// The events on stdout, a line each, which are as their schema says.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let lines =
+            self.stdout.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        lines.inspect(is_event).collect()
     }
 
     /// Asserts the exit code.
