@@ -78,6 +78,19 @@ fn cases() -> Vec<Case> {
                 ]);
             });
         }),
+        case("KPX-A107", "iptables-nft filter FORWARD rule 5: -m conntrack --ctstate DNAT -j ACCEPT", |f| {
+            f.add(V4, "filter", &["-A FORWARD -m conntrack --ctstate DNAT -j ACCEPT"]);
+        }),
+        nft("KPX-A107", "nftables inet firewalld filter_FORWARD: rule with handle 9", |f| {
+            f.json("nft-ruleset.json", |ruleset| {
+                let dnat = json!({"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}});
+                ruleset["nftables"].as_array_mut().expect("a list").extend([
+                    json!({"table": {"family": "inet", "name": "firewalld", "handle": 1}}),
+                    json!({"rule": {"family": "inet", "table": "firewalld", "chain": "filter_FORWARD", "handle": 9,
+                        "expr": [dnat, {"accept": null}]}}),
+                ]);
+            });
+        }),
         case("KPX-A110", "iptables-legacy: ", |f| {
             f.write("iptables-legacy-save.txt", &f.read(V4).replace(" (nf_tables)", ""));
         }),

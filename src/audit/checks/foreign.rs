@@ -6,7 +6,7 @@ use crate::capture::Variant;
 use crate::inspect::iptables::{Notice, Owner, Parts, Rule, Table, owner};
 use crate::model::Family;
 
-pub(super) const CHECKS: [Check; 6] = [
+pub(super) const CHECKS: [Check; 7] = [
     Check {
         id: "KPX-A101",
         area: Area::Iptables,
@@ -74,6 +74,19 @@ pub(super) const CHECKS: [Check; 6] = [
         remedy: "Move native rules into a table of their own before anybody restores a saved text.",
         command: "nft -a list chain ip TABLE CHAIN",
         run: native,
+    },
+    Check {
+        id: "KPX-A107",
+        area: Area::Iptables,
+        severity: Severity::Warning,
+        title: "Rules of others that ask conntrack how a packet was translated",
+        why: "An eBPF dataplane translates without conntrack: to it the packets of Services are what they look like, of states DNAT and SNAT \
+              none, and their original address is the translated one. A rule that accepts what was translated, as firewalld's does (ct status \
+              dnat), accepts it no longer; one that drops it lets it through.",
+        remedy: "Before the node is carried over, say in those rules what is meant: addresses of pods, ports of backends, devices. A rehearsal \
+                 shows which of them Services' packets meet.",
+        command: "kpx migrate rehearse --from SNAPSHOT",
+        run: translations,
     },
 ];
 
@@ -254,6 +267,39 @@ fn native(facts: &Facts<'_>) -> Found {
             let text = format!("{rule} (in nft it asks {loss}, too)");
             Some(Evidence::new(format!("{at} rule {number}"), text).command(command()))
         }));
+    }
+    Ok(found)
+}
+
+fn translations(facts: &Facts<'_>) -> Found {
+    let mut found = Vec::new();
+    match facts.other_tables() {
+        Ok(tables) => {
+            for table in tables {
+                let at = |chain: &str| format!("nftables {} {} {chain}", table.family, table.name);
+                found.extend(table.ask_translation.iter().map(|(chain, handle)| {
+                    Evidence::new(at(chain), format!("rule with handle {handle}"))
+                        .command(format!("nft -a list chain {} {} {chain}", table.family, table.name))
+                }));
+            }
+        }
+        // What iptables has is worth telling by itself.
+        Err(skip) => drop(facts.iptables().map_err(|_| skip)?),
+    }
+    let Ok(iptables) = facts.iptables() else { return Ok(found) };
+    for (tool, table) in iptables.tables() {
+        let name = String::from_utf8_lossy(table.name());
+        for (i, chain) in table.chains().iter().enumerate() {
+            // The kubelet's rule is about packets to 127.0.0.0/8, which eBPF sends nowhere else.
+            if owner(chain.name).is_kube_proxy() || owner(chain.name) == Owner::Kubelet {
+                continue;
+            }
+            let chain = String::from_utf8_lossy(chain.name);
+            let asks = table.rules_of(i).enumerate().filter(|(_, rule)| rule.asks_translation());
+            found.extend(
+                asks.map(|(n, rule)| Evidence::new(format!("{tool} {name} {chain} rule {}", n + 1), rule.to_string())),
+            );
+        }
     }
     Ok(found)
 }

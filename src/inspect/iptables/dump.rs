@@ -103,6 +103,27 @@ impl<'a> Rule<'a> {
     pub fn spec(&self) -> Spec<'a> {
         Spec::read(self.words())
     }
+
+    /// Whether it asks conntrack how a packet was translated (`-m conntrack`, man iptables-extensions): states DNAT and SNAT, or
+    /// addresses and ports of the original or the reply direction.
+    pub fn asks_translation(&self) -> bool {
+        let mut words = self.words().map(|word| word.text().into_owned());
+        while let Some(word) = words.next() {
+            let asks = match word.strip_prefix("--ct") {
+                Some("state") => {
+                    words.next().is_some_and(|states| states.split(',').any(|s| s == "DNAT" || s == "SNAT"))
+                }
+                Some(field) => ["orig", "repl"].iter().any(|way| {
+                    field.strip_prefix(way).is_some_and(|end| ["src", "dst", "srcport", "dstport"].contains(&end))
+                }),
+                None => false,
+            };
+            if asks {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 impl fmt::Display for Rule<'_> {

@@ -69,6 +69,8 @@ pub struct OtherTable {
     pub tracks: bool,
     /// Whether a chain holds the nat hooks.
     pub translates: bool,
+    /// Rules that ask conntrack how a packet was translated: chain and handle.
+    pub ask_translation: Vec<(String, u64)>,
 }
 
 impl OtherTable {
@@ -153,6 +155,7 @@ struct RuleObject<'a> {
     #[serde(borrow)]
     table: Cow<'a, str>,
     chain: String,
+    handle: Option<u64>,
     #[serde(borrow)]
     expr: Option<&'a RawValue>,
 }
@@ -222,6 +225,33 @@ fn tracks(value: &Value) -> bool {
     }
 }
 
+/// Whether an expression asks conntrack how a packet was translated: `ct status dnat` or `snat`, or an address or port of a
+/// connection's original or reply direction (man nft).
+fn asks_translation(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(key, below)| match key.as_str() {
+            "match" if below["left"]["ct"]["key"] == "status" => names_translation(&below["right"]),
+            "ct" => {
+                let key = below["key"].as_str().unwrap_or_default();
+                below["dir"].is_string()
+                    && ["saddr", "daddr", "proto-src", "proto-dst"].iter().any(|k| key.ends_with(k))
+            }
+            _ => asks_translation(below),
+        }),
+        Value::Array(items) => items.iter().any(asks_translation),
+        _ => false,
+    }
+}
+
+fn names_translation(status: &Value) -> bool {
+    match status {
+        Value::String(word) => word == "dnat" || word == "snat",
+        Value::Object(members) => members.values().any(names_translation),
+        Value::Array(items) => items.iter().any(names_translation),
+        _ => false,
+    }
+}
+
 fn add(others: &mut Others, object: Object<'_>) -> Result<(), serde_json::Error> {
     if let Some(info) = object.metainfo {
         others.version = others.version.take().or(info.version);
@@ -246,7 +276,11 @@ fn add(others: &mut Others, object: Object<'_>) -> Result<(), serde_json::Error>
             chain.losing.extend(printed.loss.map(|loss| (chain.rules, loss)));
         } else if let Some(table) = table_of(others, &rule.family, &rule.table) {
             table.rules += 1;
-            table.tracks |= tracks(&rule.statements()?);
+            let statements = rule.statements()?;
+            table.tracks |= tracks(&statements);
+            if asks_translation(&statements) {
+                table.ask_translation.push((rule.chain, rule.handle.unwrap_or_default()));
+            }
         }
     }
     Ok(())
@@ -280,13 +314,20 @@ mod tests {
             {"chain": {"family": "inet", "table": "firewalld", "name": "nat_PRE", "type": "nat", "hook": "prerouting", "prio": -90, "policy": "accept"}},
             {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 9,
                 "expr": [{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established"]}}, {"accept": null}]}},
+            {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 10,
+                "expr": [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "dnat"}}, {"accept": null}]}},
+            {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 11,
+                "expr": [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "assured"}}, {"accept": null}]}},
+            {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 12,
+                "expr": [{"match": {"op": "==", "left": {"ct": {"key": "ip daddr", "dir": "original"}}, "right": "192.0.2.1"}}, {"drop": null}]}},
             {"set": {"family": "inet", "table": "firewalld", "name": "x", "type": "ipv4_addr"}}
         ]}"#;
         let found = others(text).expect("it is what nft prints");
         assert_eq!(found.version.as_deref(), Some("1.0.6"));
         assert_eq!(found.tables.len(), 1);
         let table = &found.tables[0];
-        assert_eq!((table.name.as_str(), table.rules, table.tracks, table.translates), ("firewalld", 1, true, true));
+        assert_eq!((table.name.as_str(), table.rules, table.tracks, table.translates), ("firewalld", 4, true, true));
+        assert_eq!(table.ask_translation, [10, 12].map(|handle| ("filter_INPUT".to_owned(), handle)));
         assert!(!table.hooks[0].1.accepts && table.hooks[1].1.accepts);
         assert!(table.serves(crate::model::Family::V6));
     }
