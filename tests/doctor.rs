@@ -2,8 +2,10 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use kpx::capture::{cgroup, command};
+use kpx::capture::{Node, NodeOptions, Variant, cgroup, command};
 use kpx::dataplane::{Capacity, Dataplane, Mode, Paths};
+use kpx::inspect::kube;
+use kpx::migrate::removal::{Form, render, restore};
 use kpx::model::Protocol;
 use serde_json::{Value, json};
 
@@ -14,8 +16,8 @@ use crate::cli::schema::conforms;
 use crate::dataplane::agent::Agent;
 use crate::dataplane::ground::{Ground, cluster_ip, table};
 use crate::dataplane::packets::peers::{seen, tcp};
-use crate::dataplane::packets::services::servers;
-use crate::dataplane::packets::world::{BRIDGE, CLIENT, NODE, VIP, World, at};
+use crate::dataplane::packets::services::{PORT, servers};
+use crate::dataplane::packets::world::{BRIDGE, CLIENT, CLUSTER_IP, NEIGHBOUR, NODE, POD, VIP, World, at};
 use crate::dataplane::server::Server;
 
 const WEB: &str = "10.96.0.10:80";
@@ -110,6 +112,7 @@ fn a_service_that_works_has_no_cause_and_one_missing_after_the_migration_has() {
         let visit = |words: &str| Visit::of(&rig, &ground.paths, client.pid(), words);
         let missing = visit("ns/late");
         missing.is("programmed", "not-programmed");
+        assert_eq!(missing.check("way")["cause"], "wrong-way");
         assert!(missing.check("programmed")["evidence"].to_string().contains("no agent follows the API here"));
         assert_eq!(missing.result("host"), "failed");
         visit("").is("programmed", "not-programmed");
@@ -148,6 +151,15 @@ fn a_service_without_endpoints_moves_a_counter() {
 /// A cgroup beside the ground's; gone with this value.
 struct Elsewhere(std::path::PathBuf);
 
+impl Elsewhere {
+    fn new(name: &str) -> Self {
+        let root = cgroup::root().expect("a cgroup2 hierarchy");
+        let elsewhere = Self(root.join(format!("kpx-{name}-{}", std::process::id())));
+        fs_err::create_dir(&elsewhere.0).expect("a cgroup can be made");
+        elsewhere
+    }
+}
+
 impl Drop for Elsewhere {
     fn drop(&mut self) {
         for _ in 0..100 {
@@ -169,9 +181,7 @@ fn load_balancing_at_sockets_that_does_not_work_is_explained() {
         let visit = |words: &str| Visit::of(&rig, &ground.paths, client.pid(), words);
         visit("ns/web").is_well();
         // A pod that is not below the cgroup.
-        let root = cgroup::root().expect("a cgroup2 hierarchy");
-        let elsewhere = Elsewhere(root.join(format!("kpx-elsewhere-{}", std::process::id())));
-        fs_err::create_dir(&elsewhere.0).expect("a cgroup can be made");
+        let elsewhere = Elsewhere::new("elsewhere");
         let mut pod = Agent::start(&elsewhere.0);
         assert!(pod.ask(format!("tcp {WEB}")).starts_with("err"));
         let outside = Visit::of(&rig, &ground.paths, pod.pid(), "ns/web");
@@ -191,6 +201,116 @@ fn load_balancing_at_sockets_that_does_not_work_is_explained() {
         let detached = Visit::of(&rig, &ground.paths, client.pid(), "ns/web");
         detached.is("sockets", "sockets-not-attached");
         assert_eq!((detached.result("host"), detached.result("pod")), ("failed", "failed"));
+        assert_eq!(detached.check("host")["cause"], "no-answer", "its backend does");
+    });
+}
+
+#[test]
+fn a_service_of_ipv6_is_examined_like_one_of_ipv4() {
+    Ground::with(|ground| {
+        let server = Server::start("a", "[fd00::1]:8080");
+        let rig = Rig::new(ground);
+        let six = |mut object: Value| {
+            object["spec"]["ipFamilies"] = json!(["IPv6"]);
+            object
+        };
+        let endpoint = |address: &str, port: u16, protocol: &str, service: &str| {
+            let mut slice = slice(service, &format!("{service}-1"), port, protocol, &[address]);
+            slice["addressType"] = json!("IPv6");
+            slice
+        };
+        rig.api.put(six(service("web", "fd00:96::10", 80, "TCP")));
+        rig.api.put(endpoint("fd00::1", 8080, "TCP", "web"));
+        rig.api.put(six(service("dns", "fd00:96::53", 53, "UDP")));
+        rig.api.put(endpoint("fd00::1", 53, "UDP", "dns"));
+        let nobody = Visit::of(&rig, &ground.paths, std::process::id(), "ns/web");
+        nobody.is("serves", "nobody-serves");
+        rig.start_and_kill();
+        let mut client = ground.agent();
+        assert!(client.ask("tcp [fd00:96::10]:80").starts_with("ok"));
+        let visit = |words: &str| Visit::of(&rig, &ground.paths, client.pid(), words);
+        let well = visit("[fd00:96::10]:80/TCP");
+        well.is_well();
+        for check in ["api", "endpoints", "serves", "programmed", "sockets", "devices", "first", "way", "host", "pod"] {
+            assert_eq!(well.result(check), "passed", "{:#}", well.report);
+        }
+        let flow = |backend: &str, port: u16| {
+            let line = format!(
+                "-I -p udp -t 60 -s fd00:2::9 -d fd00:96::53 --sport {port} --dport 53 --reply-src {backend} \
+                 --reply-dst fd00:2::9 --reply-port-src 53 --reply-port-dst {port}"
+            );
+            command::output("conntrack", line.split_whitespace(), None).expect("an entry can be made");
+        };
+        flow("fd00::1", 1000);
+        flow("fd00::9", 1001);
+        let stale = visit("fd00:96::53");
+        stale.is("udp", "stale-udp");
+        let next = stale.report["cause"]["next"].as_str().expect("a command");
+        command::output("sh", ["-c", next], None).expect("the next command works");
+        visit("ns/dns").is_well();
+        drop(server);
+        visit("ns/web").is("host", "backend-down");
+    });
+}
+
+fn nft(commands: &str) {
+    command::output("nft", [commands], None).expect("tables can be changed");
+}
+
+#[test]
+fn a_table_in_front_of_kube_proxys_rules_is_named() {
+    Ground::with(|ground| {
+        let _servers = [Server::start("a", "127.0.0.1:8080"), Server::start("b", "127.0.0.2:8080")];
+        let _servers = [Server::start("a", "[fd00::1]:8080"), Server::start("b", "[fd00::2]:8080")];
+        let rig = web(ground);
+        let mut both = service("web", "10.96.0.10", 80, "TCP");
+        both["spec"]["clusterIPs"] = json!(["10.96.0.10", "fd00:96::10"]);
+        both["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+        rig.api.put(both);
+        let mut slice = slice("web", "web-2", 8080, "TCP", &["fd00::1"]);
+        slice["addressType"] = json!("IPv6");
+        rig.api.put(slice);
+        let options = NodeOptions {
+            kubeconfig: Some(rig.state("kubeconfig")),
+            node_name: Some("node-a".to_owned()),
+            ..NodeOptions::default()
+        };
+        let node = Node::open(&options).expect("it opens");
+        let table = kube::read_node(&node).expect("the API answers").table;
+        restore(&node, &render(&table, Variant::Nft, Form::default())).expect("rules load");
+        let mut client = ground.agent();
+        let visit = |pid: u32, to: &str| Visit::of(&rig, &ground.paths, pid, to);
+        let cases = [("ip", WEB, "127.0.0.2"), ("ip6", "[fd00:96::10]:80", "fd00::2")];
+        for (family, to, elsewhere) in cases {
+            assert!(client.ask(format!("tcp {to}")).contains(" a "), "{to}");
+            assert_eq!(visit(client.pid(), to).result("first"), "passed");
+            let (ip, port) = to.rsplit_once(':').expect("a port");
+            let ip = ip.trim_matches(['[', ']']);
+            let rule = |priority: &str, to: &str| {
+                nft(&format!(
+                    "table inet theirs {{ chain out {{ type nat hook output priority {priority}; \
+                     {family} daddr {ip} tcp dport {port} counter {to}; }}; }}"
+                ));
+            };
+            let elsewhere = SocketAddr::new(elsewhere.parse().expect("an address"), 8080);
+            rule("-150", &format!("dnat {family} to {elsewhere}"));
+            assert!(client.ask(format!("tcp {to}")).contains(" b "), "{to}");
+            let named = visit(client.pid(), to);
+            named.is("first", "somebody-in-front");
+            assert!(named.check("first")["evidence"].to_string().contains("inet theirs out 1"));
+            let next = named.report["cause"]["next"].as_str().expect("a command");
+            assert_eq!(next, "nft list table inet theirs");
+            nft("delete table inet theirs");
+            // In a form that kube-proxy does not use.
+            rule("-150", "redirect to :8080");
+            visit(client.pid(), to).is("first", "somebody-in-front");
+            nft("delete table inet theirs");
+            // Behind kube-proxy's it has nothing left to say.
+            rule("-50", &format!("dnat {family} to {elsewhere}"));
+            assert!(client.ask(format!("tcp {to}")).contains(" a "), "{to}");
+            assert_eq!(visit(client.pid(), to).result("first"), "passed");
+            nft("delete table inet theirs");
+        }
     });
 }
 
@@ -274,6 +394,102 @@ fn a_node_port_out_of_reach_is_explained() {
             let left_out = visit(&format!("{}:80/TCP --from-ip {}", VIP[0], CLIENT[0]));
             assert_eq!(left_out.check("way")["cause"], "source-ranges", "{:#}", left_out.report);
             assert!(visit(&format!("{}:80/TCP --from-ip 198.51.100.7", VIP[0])).result("way") == "passed");
+        });
+    });
+}
+
+#[test]
+fn what_others_do_behind_the_hooks_and_node_port_addresses_are_explained_in_both_families() {
+    World::with(|world| {
+        let _servers = servers(world);
+        world.inside("node", || {
+            let rig = serving::rig(world).with(
+                "--kube-proxy-flag cluster-cidr=10.244.0.0/16,fd44::/16 \
+                 --kube-proxy-flag nodeport-addresses=192.168.77.0/24,fd77::/64",
+            );
+            let _agent = rig.start();
+            rig.until_healthy();
+            for family in [0, 1] {
+                let visit = |to: &str| {
+                    let words = format!("--no-connect {}/TCP --from-ip {}", at(to, 30_080), CLIENT[family]);
+                    Visit::of(&rig, &world.paths, std::process::id(), &words)
+                };
+                let answers = |name: &str| {
+                    let answer = world.inside("client", || tcp(&at(NODE[family], 30_080)).ok());
+                    answer.is_some_and(|answer| answer.starts_with(&format!("{name} ")))
+                };
+                assert!(answers("pod"));
+                let word = ["ip", "ip6"][family];
+                let rule = |chain: &str, to: &str| {
+                    nft(&format!(
+                        "table inet theirs {{ chain first {{ {chain}; {word} daddr {} {to}; }}; }}",
+                        POD[family]
+                    ));
+                };
+                rule(
+                    "type nat hook prerouting priority -100",
+                    &format!("tcp dport {PORT} counter dnat {word} to {}", at(NEIGHBOUR[family], PORT)),
+                );
+                assert!(answers("neighbour"));
+                let sent_on = visit(NODE[family]);
+                assert_eq!(sent_on.check("way")["cause"], "wrong-way", "{:#}", sent_on.report);
+                assert!(sent_on.check("way")["evidence"].to_string().contains("inet theirs first 1"));
+                assert_eq!(sent_on.check("way")["next"], "nft list table inet theirs");
+                nft("delete table inet theirs");
+                // Of IPv4 these are tried with rules of iptables.
+                if family == 0 {
+                    continue;
+                }
+                assert_eq!(visit(NODE[family]).result("way"), "passed");
+                rule("type filter hook forward priority 0", "drop");
+                assert_eq!(from_outside(world, &at(NODE[family], 30_080)), None);
+                let filtered = visit(NODE[family]);
+                assert_eq!(filtered.check("way")["cause"], "filtered", "{:#}", filtered.report);
+                nft("delete table inet theirs");
+                // An address of the node that nodePortAddresses leave out.
+                assert_eq!(from_outside(world, &at(BRIDGE[family], 30_080)), None);
+                let left_out = visit(BRIDGE[family]);
+                assert_eq!(left_out.check("way")["cause"], "node-port-address", "{:#}", left_out.report);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_pod_that_is_not_seen_at_sockets_and_one_that_gets_no_answer_are_told_apart() {
+    World::with(|world| {
+        let _servers = servers(world);
+        world.inside("node", || {
+            let rig = serving::rig(world);
+            let _agent = rig.start();
+            rig.until_healthy();
+            let elsewhere = Elsewhere::new("unseen");
+            let unseen = world.inside("neighbour", || Agent::start(&elsewhere.0));
+            let mut seen = world.inside("neighbour", || Agent::start(&world.paths.cgroup));
+            for family in [0, 1] {
+                let to = at(CLUSTER_IP[family], 80);
+                let visit = |pid| Visit::of(&rig, &world.paths, pid, &format!("{to}/TCP"));
+                // Devices serve it, as they serve this process.
+                let answers = || world.inside("neighbour", || tcp(&to).is_ok_and(|answer| answer.starts_with("pod ")));
+                assert!(answers());
+                let served = visit(unseen.pid());
+                let sockets = served.check("sockets");
+                assert_eq!((&sockets["result"], &sockets["cause"]), (&json!("remark"), &json!("other-cgroup")));
+                assert!(sockets["evidence"].to_string().contains("kpx-unseen"), "{sockets:#}");
+                assert_eq!(served.result("pod"), "passed", "{:#}", served.report);
+                // A network policy in the pod's own namespace, say.
+                world.ip("neighbour", &[&format!("route add unreachable {}", POD[family])]);
+                assert_eq!(
+                    seen.ask(format!("tcp {to}")),
+                    format!("err {}", rustix::io::Errno::HOSTUNREACH.raw_os_error())
+                );
+                let unanswered = visit(seen.pid());
+                for check in ["sockets", "host"] {
+                    assert_eq!(unanswered.result(check), "passed", "{:#}", unanswered.report);
+                }
+                assert_eq!(unanswered.check("pod")["cause"], "no-answer", "{:#}", unanswered.report);
+            }
+            drop((seen, unseen));
         });
     });
 }

@@ -17,6 +17,7 @@ use crate::error::with_causes;
 use crate::inspect::ipset::{self, Sets};
 use crate::inspect::iptables::Saved;
 use crate::inspect::kube::{self, KubeState};
+use crate::inspect::nftables::{self, OtherTable};
 use crate::model::{Exposure, Family, Frontend, FrontendKey, Protocol, ServiceTable, TrafficSource, join_names};
 use crate::path::{self, Around, Packet, Path};
 use crate::preflight;
@@ -66,6 +67,8 @@ pub struct Patient<'n> {
     /// What is served of the target.
     pub(super) has: ServiceTable,
     pub(super) around: Around,
+    /// nftables tables of others.
+    pub(super) others: Result<Vec<OtherTable>, String>,
     /// Where Cilium would pin its maps.
     pub(super) cilium: PathBuf,
     /// From the host.
@@ -99,6 +102,7 @@ impl<'n> Patient<'n> {
         });
         let has = served.as_ref().map(meant).unwrap_or_default();
         let wanted = api.as_ref().map_or_else(|_| has.clone(), |api| meant(&api.table));
+        let others = if asked.target == Target::Node { Err("no Service was named".to_owned()) } else { others(node) };
         let none = || "not tried".to_owned();
         let mut patient = Self {
             node,
@@ -108,6 +112,7 @@ impl<'n> Patient<'n> {
             wanted,
             has,
             around,
+            others,
             cilium: places.cilium.clone(),
             host: Err(none()),
             pod: Err(none()),
@@ -183,8 +188,8 @@ impl<'n> Patient<'n> {
         }
     }
 
-    /// Its way from kpx's hooks on to its backend, through the tables that iptables-save shows, whosever they are; none where these
-    /// cannot be read.
+    /// Its way from kpx's hooks on to its backend, through the tables that iptables-save shows and the nftables tables of others; none
+    /// where these cannot be read.
     pub(super) fn beyond(&self, packet: &Packet, backend: SocketAddr) -> Vec<Path> {
         let packet = Packet { destination: backend, ..packet.clone() };
         let family = usize::from(packet.family() == Family::V6);
@@ -192,10 +197,12 @@ impl<'n> Patient<'n> {
             Ok(Captured::Present { bytes, .. }) => ipset::parse(&bytes).unwrap_or_default(),
             _ => Sets::new(),
         };
-        let Ok(saved) = Saved::capture(self.node) else { return Vec::new() };
-        let Ok(backends) = saved.backends() else { return Vec::new() };
+        let saved = Saved::capture(self.node);
+        let backends = saved.as_ref().ok().and_then(|saved| saved.backends().ok()).unwrap_or_default();
         let dumps = backends.iter().filter_map(|backend| backend.dumps[family].as_ref());
-        dumps.map(|dump| path::through_iptables(dump, &sets, &packet, &self.around)).collect()
+        let of_iptables = dumps.map(|dump| path::through_iptables(dump, &sets, &packet, &self.around));
+        let others = self.others.iter().flatten();
+        of_iptables.chain(others.filter_map(|table| path::through_others(table, &packet, &self.around))).collect()
     }
 
     /// Its way by what the API asks for.
@@ -276,6 +283,16 @@ impl<'n> Patient<'n> {
         let request = probe::Request { cgroup: Some(cgroup), netns: Some(format!("/proc/{pid}/ns/net")), to };
         let attempts = probe::run(&request).map_err(|error| format!("process {pid}: {}", with_causes(&error)))?;
         Ok((pid, attempts))
+    }
+}
+
+/// The nftables tables of others.
+fn others(node: &Node) -> Result<Vec<OtherTable>, String> {
+    match node.read(Item::NftOthers).map_err(|error| with_causes(&error))? {
+        Captured::Present { bytes, .. } => {
+            nftables::others(&bytes).map(|others| others.tables).map_err(|error| with_causes(&error))
+        }
+        Captured::Absent { reason } => Err(reason),
     }
 }
 

@@ -26,7 +26,7 @@ pub use cilium::walk as through_cilium;
 pub use ebpf::walk as through_maps;
 pub use iptables::walk as through_iptables;
 pub use ipvs::walk as through_ipvs;
-pub use nftables::walk as through_nftables;
+pub use nftables::{walk as through_nftables, walk_others as through_others};
 pub use table::walk as through_table;
 
 use crate::model::{Detector, Family, Protocol, ServiceTable, TrafficSource};

@@ -5,18 +5,32 @@ use std::net::IpAddr;
 use super::trail::{Hook, Trail};
 use super::ways::{self, Ways};
 use super::{Around, End, Packet, Path};
-use crate::inspect::nftables::{Addresses, Balance, Chain, Key, Match, Rule, Ruleset, Side, Statement, Table, Verdict};
+use crate::inspect::nftables::{
+    Addresses, Balance, Chain, Key, Match, OtherTable, Rule, Ruleset, Side, Statement, Table, Verdict,
+};
 use crate::model::TrafficSource;
 
 /// Follows a packet through the table of its family; `None` without one.
 pub fn walk(ruleset: &Ruleset, packet: &Packet, around: &Around) -> Option<Path> {
-    let table = ruleset.table(packet.family())?;
+    ruleset.table(packet.family()).map(|table| through(table, packet, around))
+}
+
+/// Follows a packet through a table of somebody else; `None` where packets of its family do not meet it.
+pub fn walk_others(other: &OtherTable, packet: &Packet, around: &Around) -> Option<Path> {
+    let mut path = through(other.meets.get(&packet.family())?, packet, around);
+    for step in path.ways.iter_mut().flat_map(|way| &mut way.steps) {
+        step.at = format!("{} {} {}", other.family, other.name, step.at);
+    }
+    Some(path)
+}
+
+fn through(table: &Table, packet: &Packet, around: &Around) -> Path {
     let mut walk = Walk { table, packet, around, ways: Ways::of(packet, At::default()) };
     while let Some(mut place) = walk.ways.next() {
         let verdict = walk.follow(&mut place);
         walk.ways.end(place.trail, packet, verdict);
     }
-    Some(walk.ways.path())
+    walk.ways.path()
 }
 
 type Place<'t> = ways::Place<At<'t>>;
@@ -201,6 +215,11 @@ impl<'t> Walk<'t> {
                 return translate(at, text, ip, port, &mut place.trail);
             }
             Statement::Dnat(ip, port) => return translate(at, text, *ip, *port, trail),
+            Statement::Elsewhere(_) => {
+                step(trail, "to another destination".to_owned());
+                trail.translated = true;
+                return Next::Done;
+            }
             Statement::Remember(set) => step(trail, format!("remembers the client in {set}")),
             Statement::Masquerade { .. } => {
                 step(trail, super::MASQUERADES.to_owned());

@@ -224,7 +224,7 @@ fn wrong(statement: &Statement) -> Vec<Statement> {
         Statement::Masquerade { .. } | Statement::Verdict(Verdict::Drop) => vec![Statement::Verdict(Verdict::Accept)],
         Statement::Verdict(_) => vec![Statement::Verdict(Verdict::Drop), Statement::Verdict(Verdict::Return)],
         Statement::Match(condition) => wrong_match(condition).into_iter().map(Statement::Match).collect(),
-        Statement::Other(_) => Vec::new(),
+        Statement::Elsewhere(_) | Statement::Other(_) => Vec::new(),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use super::super::patient::cgroup_of;
 use super::super::serving::{Kpx, Serving};
+use super::met::{origins, said};
 use super::{Ailment, Cause, Evidence, Finding, Patient};
 use crate::dataplane::{self, Attachment, Mode, NodeDevice, carries_packets, hooks_in_front};
 use crate::error::with_causes;
 use crate::inspect::bpf;
 use crate::inspect::cilium;
-use crate::model::Protocol;
+use crate::model::{Protocol, TrafficSource};
+use crate::path::{End, Packet, through_others};
 use crate::preflight;
+use crate::source::Via;
 
 /// kpx's dataplane, or why there is none to look at.
 fn kpx<'p>(patient: &'p Patient<'_>) -> Result<&'p Kpx, Finding> {
@@ -62,7 +65,16 @@ pub(super) fn sockets(patient: &Patient<'_>) -> Finding {
     );
     let evidence =
         elsewhere.iter().take(5).map(|(pid, at)| Evidence::new(format!("process {pid}"), at.display().to_string()));
-    Finding::Failed(Ailment::new(Cause::OtherCgroup, text, "kpx agent --cgroup DIR").with(evidence))
+    let ailment = |text| Ailment::new(Cause::OtherCgroup, text, "kpx agent --cgroup DIR").with(evidence);
+    match &patient.pod {
+        // The packet path serves who is not seen at sockets.
+        Ok((pid, attempts))
+            if attempts.iter().any(|a| a.protocol == Protocol::Tcp) && attempts.iter().all(|a| a.outcome.is_ok()) =>
+        {
+            Finding::Remark(ailment(format!("{text}, and process {pid} is answered all the same")))
+        }
+        _ => Finding::Failed(ailment(text)),
+    }
 }
 
 pub(super) fn devices(patient: &Patient<'_>) -> Finding {
@@ -120,11 +132,53 @@ pub(super) fn devices(patient: &Patient<'_>) -> Finding {
     }
 }
 
+/// Priority of the chains by which kube-proxy's rules translate destinations (`NF_IP_PRI_NAT_DST`).
+const DSTNAT: i32 = -100;
+
+/// An nftables table of others that gives one of these packets another destination before who serves comes to see it, in chains up to
+/// this priority.
+fn table_in_front(
+    patient: &Patient<'_>,
+    priority: i32,
+    of: impl Fn(&Packet) -> bool,
+) -> Result<Option<Ailment>, String> {
+    let others = patient.others.as_ref().map_err(String::clone)?;
+    let others: Vec<_> = others.iter().map(|table| table.clone().in_front_of(priority)).collect();
+    let packets = patient.frontends().flat_map(|frontend| {
+        origins(patient, frontend).into_iter().filter_map(|origin| patient.packet(&frontend.key, origin))
+    });
+    for packet in packets.filter(of) {
+        for table in &others {
+            let path = through_others(table, &packet, &patient.around).unwrap_or_default();
+            let Some(way) = path.ways.iter().find(|way| matches!(way.end, End::Backend { .. })) else { continue };
+            let name = format!("table {} {}", table.family, table.name);
+            let text = format!("{packet} is given another destination by nftables {name}, before it is looked at here");
+            let evidence = way.steps.iter().map(|step| Evidence::new(format!("{} {}", step.hook, step.at), said(step)));
+            return Ok(Some(Ailment::new(Cause::SomebodyInFront, text, format!("nft list {name}")).with(evidence)));
+        }
+    }
+    Ok(None)
+}
+
 pub(super) fn first(patient: &Patient<'_>) -> Finding {
+    if let Serving::Rules(lifted) = &patient.serving {
+        // IPVS comes behind every chain that translates.
+        let priority = if lifted.via == Via::Ipvs { i32::MAX } else { DSTNAT };
+        return match table_in_front(patient, priority, |_| true) {
+            Ok(None) => Finding::Passed("no nftables table of others translates before kube-proxy's rules".to_owned()),
+            Ok(Some(ailment)) => Finding::Failed(ailment),
+            Err(why) => Finding::Unknown(why),
+        };
+    }
     let kpx = match kpx(patient) {
         Ok(kpx) => kpx,
         Err(finding) => return finding,
     };
+    // What no hook sees at a socket of the node is seen where it leaves by a device.
+    let unhooked = |packet: &Packet| packet.origin == TrafficSource::Node && packet.protocol == Protocol::Sctp;
+    if let Ok(Some(ailment)) = table_in_front(patient, i32::MAX, unhooked) {
+        return Finding::Failed(ailment);
+    }
     let mut evidence = Vec::new();
     let paths = match &kpx.cgroup {
         Ok(cgroup) => dataplane::Paths { cgroup: cgroup.clone(), ..kpx.paths.clone() },

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::super::probe::Attempt;
 use super::super::serving::Serving;
 use super::{Ailment, Cause, Evidence, Finding, Patient};
+use crate::inspect::nftables::OtherTable;
 use crate::model::{Exposure, Frontend, Policy, TrafficSource};
 use crate::path::{End, Packet, Path, Step};
 
@@ -19,7 +20,7 @@ fn nothing(patient: &Patient<'_>) -> Option<Finding> {
 }
 
 /// Whose packets are followed to a frontend.
-fn origins(patient: &Patient<'_>, frontend: &Frontend) -> Vec<TrafficSource> {
+pub(super) fn origins(patient: &Patient<'_>, frontend: &Frontend) -> Vec<TrafficSource> {
     match patient.client_origin() {
         // It complains of its own packets.
         Some(origin) => vec![origin],
@@ -61,7 +62,7 @@ pub(super) fn way(patient: &Patient<'_>) -> Finding {
             if let Some(ailment) = judged(patient, frontend, &packet, &path, wanted.as_ref()) {
                 return Finding::Failed(ailment);
             }
-            if let Some(ailment) = filtered(patient, &packet, &path) {
+            if let Some(ailment) = filtered(patient, &packet, &path).or_else(|| sent_on(patient, &packet, &path)) {
                 return Finding::Failed(ailment);
             }
         }
@@ -152,20 +153,46 @@ fn filtered(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<Ailme
     let way = beyond.iter().flat_map(|path| &path.ways).find(|way| matches!(way.end, End::Dropped | End::Refused))?;
     let text = format!("{packet} is {} on its way to {backend}, by rules of others", way.end);
     let evidence = way.steps.iter().map(|step| Evidence::new(format!("{} {}", step.hook, step.at), said(step)));
-    let next = "iptables-save -c | grep -E 'DROP|REJECT'";
+    let next = command_at(patient, way.steps.last(), "iptables-save -c | grep -E 'DROP|REJECT'");
     Some(Ailment::new(Cause::Filtered, text, next).with(evidence))
 }
 
-fn said(step: &Step) -> String {
+/// Rules of others that give a packet another destination than the backend that kpx's hooks gave it.
+fn sent_on(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<Ailment> {
+    patient.serving.as_kpx()?;
+    let backend = backends(path).into_iter().next()?;
+    let beyond = patient.beyond(packet, backend);
+    let way = beyond.iter().flat_map(|path| &path.ways).find(|way| matches!(way.end, End::Backend { .. }))?;
+    let text = format!("{packet} is sent on from {backend} to another destination, by rules of others");
+    let evidence = way.steps.iter().map(|step| Evidence::new(format!("{} {}", step.hook, step.at), said(step)));
+    let next = command_at(patient, way.steps.last(), "iptables-save -c -t nat");
+    Some(Ailment::new(Cause::WrongWay, text, next).with(evidence))
+}
+
+/// How to see the rule of a step: in a table of nftables, or as iptables shows it.
+fn command_at(patient: &Patient<'_>, step: Option<&Step>, of_iptables: &str) -> String {
+    let is_in = |table: &&OtherTable| {
+        step.is_some_and(|step| step.at.starts_with(&format!("{} {} ", table.family, table.name)))
+    };
+    patient
+        .others
+        .iter()
+        .flatten()
+        .find(is_in)
+        .map_or_else(|| of_iptables.to_owned(), |table| format!("nft list table {} {}", table.family, table.name))
+}
+
+pub(super) fn said(step: &Step) -> String {
     if step.text.is_empty() { step.does.clone() } else { format!("{} ({})", step.does, step.text) }
 }
 
 /// The rule of others that gives a packet the node's address between kpx's hooks.
-fn masqueraded(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<Evidence> {
+fn masqueraded(patient: &Patient<'_>, packet: &Packet, path: &Path) -> Option<(Evidence, String)> {
     patient.serving.as_kpx()?;
     let beyond = patient.beyond(packet, backends(path).into_iter().next()?);
     let step = beyond.iter().flat_map(|path| &path.ways).flat_map(|way| &way.steps).find(|step| step.masquerades())?;
-    Some(Evidence::new(format!("{} {}", step.hook, step.at), said(step)))
+    let next = command_at(patient, Some(step), "iptables-save -c -t nat | grep POSTROUTING");
+    Some((Evidence::new(format!("{} {}", step.hook, step.at), said(step)), next))
 }
 
 fn kpx_scope(kpx: &super::super::serving::Kpx, to: SocketAddr) -> String {
@@ -305,11 +332,10 @@ pub(super) fn source(patient: &Patient<'_>) -> Finding {
                     because(patient, frontend, &packet),
                 );
                 replaced.push((at, Ailment::new(Cause::SourceReplaced, text, next)));
-            } else if let Some(rule) = masqueraded(patient, &packet, &path) {
+            } else if let Some((rule, next)) = masqueraded(patient, &packet, &path) {
                 let text =
                     format!("{packet}: backends see the node's address, since a rule of others replaces the client's");
-                let ailment = Ailment::new(Cause::SourceReplaced, text, "iptables-save -c -t nat | grep POSTROUTING");
-                return Finding::Failed(ailment.with([rule]));
+                return Finding::Failed(Ailment::new(Cause::SourceReplaced, text, next).with([rule]));
             } else if arrives(&path) {
                 kept += 1;
             }

@@ -14,6 +14,16 @@ pub(super) fn statement(expression: &Json<'_>, family: Family) -> Statement {
     known(expression, family).unwrap_or_else(|| Statement::Other(expression.to_string().into()))
 }
 
+/// One statement of a rule of somebody else; `None` for one that decides nothing.
+pub(super) fn statement_of_others(expression: &Json<'_>, family: Family) -> Option<Statement> {
+    let name = expression.only().map_or("", |(name, _)| name);
+    match (name, statement(expression, family)) {
+        ("counter" | "log", _) => None,
+        ("dnat" | "redirect" | "tproxy", Statement::Other(text)) => Some(Statement::Elsewhere(text)),
+        (_, statement) => Some(statement),
+    }
+}
+
 fn known(expression: &Json<'_>, family: Family) -> Option<Statement> {
     let (name, body) = expression.only()?;
     match name {

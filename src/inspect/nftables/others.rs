@@ -9,8 +9,10 @@ use serde::de::{self, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::ruleset::Hook;
+use super::decode;
+use super::ruleset::{Chain, Hook, Rule, Set, Table};
 use super::text::word;
+use super::tree::Json;
 use crate::capture::nft_table_has_reader;
 use crate::model::Family;
 
@@ -71,12 +73,26 @@ pub struct OtherTable {
     pub translates: bool,
     /// Rules that ask conntrack how a packet was translated: chain and handle.
     pub ask_translation: Vec<(String, u64)>,
+    /// What packets of a family meet in it, as far as that is understood.
+    pub meets: BTreeMap<Family, Table>,
 }
 
 impl OtherTable {
     /// Whether packets of a family meet it.
     pub fn serves(&self, family: Family) -> bool {
-        self.family == "inet" || self.family == word(family)
+        self.meets.contains_key(&family)
+    }
+
+    /// The same without the chains that translate destinations later than at this priority.
+    #[must_use]
+    pub fn in_front_of(mut self, priority: i32) -> Self {
+        let late = |hook: &Hook| {
+            &*hook.kind == "nat" && matches!(&*hook.hook, "prerouting" | "output") && hook.priority > priority
+        };
+        for table in self.meets.values_mut() {
+            table.chains.retain(|_, chain| !chain.hook.as_ref().is_some_and(late));
+        }
+        self
     }
 }
 
@@ -122,6 +138,10 @@ struct Object<'a> {
     chain: Option<ChainObject>,
     #[serde(borrow)]
     rule: Option<RuleObject<'a>>,
+    #[serde(borrow)]
+    set: Option<SetObject<'a>>,
+    #[serde(borrow)]
+    map: Option<SetObject<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -155,9 +175,26 @@ struct RuleObject<'a> {
     #[serde(borrow)]
     table: Cow<'a, str>,
     chain: String,
-    handle: Option<u64>,
+    #[serde(default)]
+    handle: u64,
+    comment: Option<String>,
     #[serde(borrow)]
     expr: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct SetObject<'a> {
+    family: String,
+    table: String,
+    name: String,
+    #[serde(borrow)]
+    elem: Option<&'a RawValue>,
+}
+
+/// The items of a list that is there; each in this family's words.
+fn items<T>(list: Option<&RawValue>, read: impl Fn(&Json<'_>) -> Option<T>) -> Result<Vec<T>, serde_json::Error> {
+    let items: Vec<Json<'_>> = list.map_or(Ok(Vec::new()), |text| serde_json::from_str(text.get()))?;
+    Ok(items.iter().filter_map(read).collect())
 }
 
 impl RuleObject<'_> {
@@ -261,11 +298,27 @@ fn add(others: &mut Others, object: Object<'_>) -> Result<(), serde_json::Error>
     }
     if let Some(chain) = object.chain
         && let Some(table) = table_of(others, &chain.family, &chain.table)
-        && let Some(((kind, hook), priority)) = chain.kind.zip(chain.hook).zip(chain.prio)
     {
-        table.translates |= kind == "nat";
         let accepts = chain.policy.as_deref() != Some("drop");
-        table.hooks.push((chain.name, Hook { kind: kind.into(), hook: hook.into(), priority, accepts }));
+        let hook = chain.kind.zip(chain.hook).zip(chain.prio).map(|((kind, hook), priority)| Hook {
+            kind: kind.into(),
+            hook: hook.into(),
+            priority,
+            accepts,
+        });
+        for meets in table.meets.values_mut() {
+            meets.chains.insert(chain.name.as_str().into(), Chain { hook: hook.clone(), rules: Vec::new() });
+        }
+        table.translates |= hook.as_ref().is_some_and(|hook| &*hook.kind == "nat");
+        table.hooks.extend(hook.map(|hook| (chain.name, hook)));
+    }
+    for (set, is_map) in object.set.map(|set| (set, false)).into_iter().chain(object.map.map(|map| (map, true))) {
+        let Some(table) = table_of(others, &set.family, &set.table) else { continue };
+        for (family, meets) in &mut table.meets {
+            let mut elements = items(set.elem, |json| decode::element(json, is_map, *family))?;
+            elements.sort_by(|a, b| a.key.cmp(&b.key));
+            meets.sets.insert(set.name.as_str().into(), Set { is_map, timeout: None, elements });
+        }
     }
     if let Some(rule) = object.rule {
         if let Some(family) = is_iptables(&rule.family, &rule.table) {
@@ -278,8 +331,14 @@ fn add(others: &mut Others, object: Object<'_>) -> Result<(), serde_json::Error>
             table.rules += 1;
             let statements = rule.statements()?;
             table.tracks |= tracks(&statements);
+            for (family, meets) in &mut table.meets {
+                let statements = items(rule.expr, |json| decode::statement_of_others(json, *family))?;
+                let chain = meets.chains.entry(rule.chain.as_str().into()).or_default();
+                let comment = rule.comment.as_deref().map(Box::from);
+                chain.rules.push(Rule { handle: rule.handle, comment, statements });
+            }
             if asks_translation(&statements) {
-                table.ask_translation.push((rule.chain, rule.handle.unwrap_or_default()));
+                table.ask_translation.push((rule.chain, rule.handle));
             }
         }
     }
@@ -293,7 +352,13 @@ fn table_of<'o>(others: &'o mut Others, family: &str, name: &str) -> Option<&'o 
     }
     let known = others.tables.iter().position(|t| t.family == family && t.name == name);
     let at = known.unwrap_or_else(|| {
-        others.tables.push(OtherTable { family: family.to_owned(), name: name.to_owned(), ..OtherTable::default() });
+        let meets = Family::BOTH.into_iter().filter(|of| family == "inet" || family == word(*of));
+        others.tables.push(OtherTable {
+            family: family.to_owned(),
+            name: name.to_owned(),
+            meets: meets.map(|of| (of, Table::default())).collect(),
+            ..OtherTable::default()
+        });
         others.tables.len() - 1
     });
     others.tables.get_mut(at)
@@ -301,7 +366,8 @@ fn table_of<'o>(others: &'o mut Others, family: &str, name: &str) -> Option<&'o 
 
 #[cfg(test)]
 mod tests {
-    use super::others;
+    use super::super::ruleset::{Key, Statement};
+    use super::{Family, others};
 
     #[test]
     fn who_hooks_in_and_who_tracks() {
@@ -320,15 +386,25 @@ mod tests {
                 "expr": [{"match": {"op": "in", "left": {"ct": {"key": "status"}}, "right": "assured"}}, {"accept": null}]}},
             {"rule": {"family": "inet", "table": "firewalld", "chain": "filter_INPUT", "handle": 12,
                 "expr": [{"match": {"op": "==", "left": {"ct": {"key": "ip daddr", "dir": "original"}}, "right": "192.0.2.1"}}, {"drop": null}]}},
-            {"set": {"family": "inet", "table": "firewalld", "name": "x", "type": "ipv4_addr"}}
+            {"rule": {"family": "inet", "table": "firewalld", "chain": "nat_PRE", "handle": 13, "expr": [
+                {"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": "@x"}},
+                {"counter": {"packets": 1, "bytes": 60}}, {"redirect": {"port": 8080}}]}},
+            {"set": {"family": "inet", "table": "firewalld", "name": "x", "type": "ipv4_addr", "elem": ["192.0.2.1"]}}
         ]}"#;
         let found = others(text).expect("it is what nft prints");
         assert_eq!(found.version.as_deref(), Some("1.0.6"));
         assert_eq!(found.tables.len(), 1);
         let table = &found.tables[0];
-        assert_eq!((table.name.as_str(), table.rules, table.tracks, table.translates), ("firewalld", 4, true, true));
+        assert_eq!((table.name.as_str(), table.rules, table.tracks, table.translates), ("firewalld", 5, true, true));
         assert_eq!(table.ask_translation, [10, 12].map(|handle| ("filter_INPUT".to_owned(), handle)));
         assert!(!table.hooks[0].1.accepts && table.hooks[1].1.accepts);
-        assert!(table.serves(crate::model::Family::V6));
+        assert!(table.serves(Family::V6));
+        let ipv4 = &table.meets[&Family::V4];
+        let statements = &ipv4.chains["nat_PRE"].rules[0].statements;
+        assert!(matches!(&statements[..], [Statement::Match(_), Statement::Elsewhere(_)]), "{statements:?}");
+        assert_eq!(ipv4.sets["x"].elements[0].key, Key::Address("192.0.2.1".parse().expect("an address")));
+        let first = table.clone().in_front_of(-100);
+        assert!(!first.meets[&Family::V4].chains.contains_key("nat_PRE"));
+        assert!(first.meets[&Family::V4].chains.contains_key("filter_INPUT"));
     }
 }

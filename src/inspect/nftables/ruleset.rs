@@ -105,6 +105,8 @@ pub enum Statement {
     DnatSpread(Balance<(IpAddr, u16)>),
     /// A new destination.
     Dnat(IpAddr, u16),
+    /// A new destination in a form that kube-proxy's rules do not have, as it was read.
+    Elsewhere(Box<str>),
     /// The source address put into a set, or its time-out started anew.
     Remember(Box<str>),
     /// The source address replaced by that of the outgoing interface.

@@ -65,7 +65,7 @@ impl RuleText<'_> {
             Statement::Masquerade { fully_random: false } => f.write_str("masquerade"),
             Statement::Reject => f.write_str("reject"),
             Statement::Verdict(verdict) => write!(f, "{verdict}"),
-            Statement::Other(text) => f.write_str(text),
+            Statement::Elsewhere(text) | Statement::Other(text) => f.write_str(text),
         }
     }
 
