@@ -2,11 +2,11 @@
 //! and a million from the kernel's own messages.
 //!
 //! `cargo bench --bench conntrack` needs root and conntrack; it works in a network namespace of its own, with as many entries
-//! as fit into a table there. They belong to 10 000 Services with three endpoints each.
+//! as fit into a table there. They belong to 10 000 Services with three endpoints each; in a first table they are all alike, so that
+//! the kernel cannot tell parts of it apart, in a second one they are as diverse as on a node.
 
 #![allow(clippy::print_stdout, reason = "a benchmark reports on stdout")]
 
-use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,15 +44,22 @@ fn main() -> io::Result<()> {
     // SAFETY: not one flag that concerns memory or descriptors, and no other thread runs yet.
     #[expect(unsafe_code, reason = "unshare is unsafe for flags that are not used here")]
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
-    let list = tempfile::NamedTempFile::new()?;
-    fs_err::write(list.path(), entries())?;
-    let path = list.path().to_string_lossy().into_owned();
-    command::output("conntrack", ["-R", path.as_str()], None).map_err(io::Error::other)?;
-
     let table = services();
+    for (kinds, entries) in [("all alike", alike()), ("diverse", diverse())] {
+        let list = tempfile::NamedTempFile::new()?;
+        fs_err::write(list.path(), entries)?;
+        let path = list.path().to_string_lossy().into_owned();
+        command::output("conntrack", ["-F"], None).map_err(io::Error::other)?;
+        command::output("conntrack", ["-R", path.as_str()], None).map_err(io::Error::other)?;
+        measure(kinds, &table)?;
+    }
+    in_memory(&table)
+}
+
+fn measure(kinds: &str, table: &ServiceTable) -> io::Result<()> {
     let node = Node::open(&NodeOptions::default()).map_err(io::Error::other)?;
     let live = || {
-        let mut census = Census::new(&table);
+        let mut census = Census::new(table);
         read_node(&node, |entry| census.add(entry)).expect("the kernel tells");
         (census.total(), census.of_services())
     };
@@ -86,7 +93,8 @@ fn main() -> io::Result<()> {
     let runs = RUNS as f64;
     let [theirs, ours, least] = [theirs, ours, least].map(|mut times| support::percentile(&mut times, 50));
     println!(
-        "{ENTRIES} entries of {SERVICES} Services, live, {RUNS} runs of each in turn; medians, and means of processor time"
+        "{ENTRIES} entries of {SERVICES} Services, {kinds}, live, {RUNS} runs of each in turn; medians, and means of \
+         processor time"
     );
     println!("  conntrack -L, output thrown away  {theirs:>8.1?}  processor {:>6.1} ms", their_cpu / runs);
     println!(
@@ -102,12 +110,16 @@ fn main() -> io::Result<()> {
         their_cpu / least_cpu
     );
     println!("  memory at the peak beyond the Services' table: {:.2} MB", memory::peak(live) as f64 / 1e6);
+    Ok(())
+}
 
+fn in_memory(table: &ServiceTable) -> io::Result<()> {
+    let node = Node::open(&NodeOptions::default()).map_err(io::Error::other)?;
     let Captured::Present { bytes, .. } = node.read(Item::Conntrack).map_err(io::Error::other)? else {
         return Err(io::Error::other("the kernel tells by ctnetlink"));
     };
     let million = || {
-        let mut census = Census::new(&table);
+        let mut census = Census::new(table);
         for _ in 0..TIMES {
             read_recorded(&bytes, |entry| census.add(entry)).expect("whole messages");
         }
@@ -133,20 +145,38 @@ const fn endpoint(service: u32, i: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0x0a80_0000 + 3 * service + i)
 }
 
-/// Established connections, one to the next Service each, in the form of `conntrack -R`.
-fn entries() -> String {
-    let mut text = String::new();
-    for n in 0..ENTRIES {
-        let (service, client) = (n % SERVICES, Ipv4Addr::from_bits(0xac10_0000 + n / 50_000));
-        let (port, backend) = (10_000 + n % 50_000, endpoint(service, n / SERVICES % 3));
-        let _ = writeln!(
-            text,
-            "-I -p tcp --state ESTABLISHED -t 3600 -u ASSURED,SEEN_REPLY -s {client} -d {} --sport {port} --dport 80 \
-             -r {backend} -q {client} --reply-port-src 8080 --reply-port-dst {port}",
-            cluster_ip(service)
-        );
-    }
-    text
+/// A flow to the next Service, in the form of `conntrack -R`: `kind` is its protocol and state; nf_nat, whoever translates it.
+fn flow(n: u32, kind: &str, nat: bool) -> String {
+    let (service, client) = (n % SERVICES, Ipv4Addr::from_bits(0xac10_0000 + n / 50_000));
+    let (port, backend) = (10_000 + n % 50_000, endpoint(service, n / SERVICES % 3));
+    let to = if nat { format!("-g {backend}:8080") } else { String::new() };
+    let from = if nat { cluster_ip(service) } else { backend };
+    format!(
+        "-I {kind} -t 3600 -s {client} -d {} --sport {port} --dport 80 -r {from} -q {client} \
+         --reply-port-src {} --reply-port-dst {port} {to}\n",
+        cluster_ip(service),
+        if nat { 80 } else { 8080 }
+    )
+}
+
+const ESTABLISHED: &str = "-p tcp --state ESTABLISHED -u ASSURED,SEEN_REPLY";
+const ASKED: &str = "-p udp -u SEEN_REPLY";
+
+/// Established connections.
+fn alike() -> String {
+    (0..ENTRIES).map(|n| flow(n, ESTABLISHED, false)).collect()
+}
+
+/// Of five, two are connections that nf_nat translates and one is a connection that it does not, of two short exchanges of datagrams
+/// it translates one.
+fn diverse() -> String {
+    let of = |n: u32| match n / SERVICES % 5 {
+        0 | 1 => flow(n, ESTABLISHED, true),
+        2 => flow(n, ESTABLISHED, false),
+        3 => flow(n, ASKED, true),
+        _ => flow(n, ASKED, false),
+    };
+    (0..ENTRIES).map(of).collect()
 }
 
 fn services() -> ServiceTable {

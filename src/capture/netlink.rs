@@ -1,8 +1,9 @@
 //! Netlink, asked directly where the tools take long: a synchronous socket, one request or batch at a time.
 
-use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::{io, panic, thread};
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_SOCK_DIAG};
 use netlink_sys::{Socket, SocketAddr};
 
@@ -78,9 +79,14 @@ pub fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
 
 /// The attributes of a message, type (without flags) and value; one that is cut short ends the list.
 pub fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    NlasIterator::new(bytes).map_while(Result::ok).map(|nla| (nla.kind(), nla.into_inner())).map(|(kind, bytes)| {
-        let length = bytes.first_chunk().map_or(0, |b| usize::from(u16::from_ne_bytes(*b)));
-        (kind, bytes.get(HEADER_OF_ATTRIBUTE..length).unwrap_or_default())
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk()?;
+        let length = usize::from(u16::from_ne_bytes(*length));
+        let kind = u16::from_ne_bytes(*after.first_chunk()?) & NLA_TYPE_MASK;
+        let value = rest.get(HEADER_OF_ATTRIBUTE..length)?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
     })
 }
 
@@ -88,6 +94,8 @@ const HEADER: usize = 16;
 /// Length of `genlmsghdr`.
 pub const GENERIC_HEADER: usize = 4;
 const HEADER_OF_ATTRIBUTE: usize = 4;
+/// The type without `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
+const NLA_TYPE_MASK: u16 = 0x3fff;
 
 // linux/netlink.h
 const NLMSG_ERROR: u16 = 2;
@@ -95,6 +103,7 @@ const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP_FILTERED: u16 = 0x20;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
@@ -107,6 +116,9 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 
 /// Room for one datagram: the kernel fills at most 32 KiB in a dump.
 const DATAGRAM: usize = 1 << 16;
+
+/// Datagrams received and not read yet, while a table is dumped in parts.
+const AHEAD: usize = 16;
 
 /// How often a dump is repeated because its objects changed.
 const STEADY_TRIES: usize = 5;
@@ -205,6 +217,68 @@ impl Netlink {
                 each(message.kind, message.body);
             }
         })
+    }
+
+    /// Asks for the disjoint parts of a whole, as many at once as there are sockets, each by a thread of its own; `each` gets the
+    /// type and body of each answer, in no order.
+    ///
+    /// A kernel that does not know how to filter answers the first request with the whole, and what it answers to the others is
+    /// not waited for.
+    pub fn dump_parts(
+        sockets: Vec<Self>,
+        parts: &[Request],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> Result<(), NetlinkError> {
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            let (filled, datagrams) = sync_channel(AHEAD);
+            let fill = |socket: Self| {
+                let (filled, next) = (filled.clone(), &next);
+                scope.spawn(move || socket.fill(parts, next, &filled))
+            };
+            let threads: Vec<_> = sockets.into_iter().map(fill).collect();
+            drop(filled);
+            for datagram in datagrams {
+                let mut rest = &datagram[..];
+                while let Some(message) = Message::next(&mut rest)? {
+                    if !message.is_end() {
+                        each(message.kind, message.body);
+                    }
+                }
+            }
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload)))
+        })
+    }
+
+    /// Receives the answers to one part after the other that nobody has asked for yet, until all are, or nobody reads them.
+    fn fill(mut self, parts: &[Request], next: &AtomicUsize, filled: &SyncSender<Vec<u8>>) -> Result<(), NetlinkError> {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(part) = parts.get(at) else { return Ok(()) };
+            self.start_dump(part)?;
+            let mut open = true;
+            while open {
+                let mut datagram = Vec::with_capacity(DATAGRAM);
+                self.socket.recv(&mut datagram, 0).map_err(NetlinkError::Socket)?;
+                let mut rest = &datagram[..];
+                while let Some(message) = Message::next(&mut rest)? {
+                    if message.flags & NLM_F_DUMP_INTR != 0 {
+                        return Err(NetlinkError::Changed);
+                    }
+                    if message.is_end() {
+                        open = false;
+                        message.refusal().map_or(Ok(()), Err)?;
+                    } else if at > 0 && message.flags & NLM_F_DUMP_FILTERED == 0 {
+                        return Ok(());
+                    }
+                }
+                if filled.send(datagram).is_err() {
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Asks for all objects of a kind and appends the answers, headers and end included, for [`replay`].

@@ -1,5 +1,6 @@
 //! A namespace into which the conntrack tool put entries.
 
+use kpx::capture::netlink::{Netlink, Request};
 use kpx::capture::{Node, NodeOptions};
 use kpx::inspect::conntrack::{Census, Entry, Form, Nat, read_node};
 use kpx::model::ServiceTable;
@@ -64,6 +65,30 @@ fn the_kernel_tells_what_the_tool_put_there() {
     // nf_nat translates the one whose destination was given to it; a translated reply tuple alone translates nothing.
     let by: Vec<String> = census.translations().iter().map(|((nat, by), n)| format!("{nat} {by:?} {n}")).collect();
     assert_eq!(by, ["none None 3", "DNAT Some(Netfilter) 1", "DNAT Some(Other) 1"]);
+}
+
+#[test]
+fn a_table_told_in_parts_is_told_once_even_by_a_kernel_that_does_not_filter() {
+    if !support::privileged() {
+        return;
+    }
+    let netns = Netns::new();
+    for words in ENTRIES {
+        let args: Vec<&str> = ["-I"].into_iter().chain(words.split_ascii_whitespace()).collect();
+        netns.run("conntrack", &args, None);
+    }
+    let all: usize = netns.run("conntrack", &["-C"], None).trim().parse().expect("a number");
+    let told = netns.inside(|| {
+        let whole = || Request::netfilter(1, 1, 0);
+        let by_mark = |mark: u32, mask: u32| whole().with(8, &mark.to_be_bytes()).with(21, &mask.to_be_bytes());
+        [vec![by_mark(7, 7), by_mark(0, 7)], vec![whole(), whole(), whole()]].map(|parts| {
+            let sockets = parts.iter().map(|_| Netlink::conntrack().expect("a socket").expect("ctnetlink")).collect();
+            let mut told = 0;
+            Netlink::dump_parts(sockets, &parts, |_, _| told += 1).expect("the kernel tells");
+            told
+        })
+    });
+    assert_eq!(told, [all; 2]);
 }
 
 #[test]

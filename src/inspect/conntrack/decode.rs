@@ -14,7 +14,7 @@ pub(super) const NETFILTER_HEADER: usize = 4;
 
 pub(super) const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
-const STATUS: u16 = 3;
+pub(super) const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 const TIMEOUT: u16 = 7;
 const MARK: u16 = 8;
@@ -22,6 +22,7 @@ const COUNTERS_ORIG: u16 = 9;
 const COUNTERS_REPLY: u16 = 10;
 pub(super) const ID: u16 = 12;
 pub(super) const ZONE: u16 = 18;
+pub(super) const STATUS_MASK: u16 = 26;
 
 const TUPLE_IP: u16 = 1;
 const TUPLE_PROTO: u16 = 2;

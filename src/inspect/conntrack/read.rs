@@ -1,7 +1,10 @@
 //! From a node: live by netlink, recorded from whichever form is there.
 
-use super::decode::{ID, NETFILTER_HEADER, SUBSYSTEM, TUPLE_ORIG, ZONE, decode, replay};
-use super::entry::Entry;
+use std::num::NonZero;
+use std::thread;
+
+use super::decode::{self, ID, NETFILTER_HEADER, STATUS_MASK, SUBSYSTEM, TUPLE_ORIG, ZONE, decode, replay};
+use super::entry::{Entry, Status};
 use super::text::parse;
 use crate::capture::netlink::{Netlink, NetlinkError, Request, attributes};
 use crate::capture::{CaptureError, Captured, Item, Node};
@@ -56,11 +59,13 @@ impl Hinted for ConntrackError {
 }
 
 /// Hands every entry of a node's table to `each`, one at a time.
-pub fn read_node(node: &Node, mut each: impl FnMut(&Entry)) -> Result<Form, ConntrackError> {
+///
+/// On a node with several processors the kernel is asked for parts of the table at once.
+pub fn read_node(node: &Node, each: impl FnMut(&Entry)) -> Result<Form, ConntrackError> {
     if node.is_live() {
         let failed = |source| ConntrackError::Netlink { place: "the kernel".to_owned(), source };
-        if let Some(mut netlink) = Netlink::conntrack().map_err(failed)? {
-            return walk(&mut netlink, |entry, _| each(entry)).map(|()| Form::Netlink).map_err(failed);
+        if let Some(netlink) = Netlink::conntrack().map_err(failed)? {
+            return walk_at_once(netlink, each).map(|()| Form::Netlink).map_err(failed);
         }
     }
     match node.read(Item::Conntrack).map_err(ConntrackError::Capture)? {
@@ -69,6 +74,44 @@ pub fn read_node(node: &Node, mut each: impl FnMut(&Entry)) -> Result<Form, Conn
         }
         Captured::Absent { reason } => Err(ConntrackError::NotCaptured { reason }),
     }
+}
+
+/// Processors that are used at most: a node has other work.
+const MOST_THREADS: usize = 4;
+
+fn walk_at_once(mut netlink: Netlink, mut each: impl FnMut(&Entry)) -> Result<(), NetlinkError> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+    if threads == 1 {
+        return walk(&mut netlink, |entry, _| each(entry));
+    }
+    let mut sockets = vec![netlink];
+    for _ in 1..threads {
+        sockets.extend(Netlink::conntrack()?);
+    }
+    Netlink::dump_parts(sockets, &parts(threads), |kind, body| {
+        if let Some(entry) = decode(kind, body) {
+            each(&entry);
+        }
+    })
+}
+
+/// The table in parts: by what nf_nat changes, which is settled before an entry comes into the table, so that each is in one part for
+/// good. For each part the kernel walks the whole table, so there are no more than threads.
+///
+/// Linux before 5.15 does not filter by status.
+fn parts(threads: usize) -> Vec<Request> {
+    let (destination, source) = (Status::DESTINATION_NAT, Status::SOURCE_NAT);
+    let (mask, parts) = if threads < MOST_THREADS {
+        (destination, &[destination, 0][..])
+    } else {
+        (destination | source, &[destination, 0, source, destination | source][..])
+    };
+    let part = |bits: &u32| {
+        Request::netfilter(SUBSYSTEM, GET, 0)
+            .with(decode::STATUS, &bits.to_be_bytes())
+            .with(STATUS_MASK, &mask.to_be_bytes())
+    };
+    parts.iter().map(part).collect()
 }
 
 /// Hands every entry of this network namespace's table to `each`, one at a time, with the message it came in.
@@ -104,4 +147,30 @@ pub fn read_recorded(bytes: &[u8], each: impl FnMut(&Entry)) -> Result<Form, Net
         return Ok(Form::Text);
     }
     replay(bytes, each).map(|()| Form::Netlink)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_in_one_part() {
+        for threads in [2, 3, 4] {
+            let parts: Vec<_> = parts(threads)
+                .iter()
+                .map(|part| {
+                    let number = |wanted| {
+                        let (_, value) =
+                            attributes(&part.body[NETFILTER_HEADER..]).find(|(kind, _)| *kind == wanted)?;
+                        value.first_chunk().map(|b| u32::from_be_bytes(*b))
+                    };
+                    (number(decode::STATUS).expect("a status"), number(STATUS_MASK).expect("a mask"))
+                })
+                .collect();
+            assert!(parts.len() <= threads);
+            for bits in 0..1 << 6 {
+                assert_eq!(parts.iter().filter(|(status, mask)| bits & mask == *status).count(), 1, "{bits:#x}");
+            }
+        }
+    }
 }
