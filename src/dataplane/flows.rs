@@ -143,7 +143,11 @@ impl Dataplane {
 
     /// Changes the entries that the packets of flows meet before routing, all at once; the role of each flow's first entry,
     /// where there is one. What programs note in an entry at that very moment may be lost: a second of its age, a signal.
-    fn change_flows(&self, flows: &[FlowId], change: impl Fn(&mut AbiFlow)) -> Result<Vec<Option<u8>>, DataplaneError> {
+    pub(super) fn change_flows(
+        &self,
+        flows: &[FlowId],
+        change: impl Fn(&mut AbiFlow),
+    ) -> Result<Vec<Option<u8>>, DataplaneError> {
         let get = |key: &Tuple| self.maps.flows.get(key).map_err(failed("read", map_name::CONNTRACK));
         let (mut keys, mut values, mut found) = (Vec::new(), Vec::new(), Vec::new());
         for id in flows {

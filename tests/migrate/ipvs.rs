@@ -102,7 +102,7 @@ impl Rig {
                 assert!(!tables.contains("kpx_"), "{tables}");
                 return;
             }
-            println!("{}", run.stdout.lines().last().unwrap_or_default());
+            println!("{}", run.stdout);
             sleep(Duration::from_secs(20));
         }
         panic!("it always waits for something");

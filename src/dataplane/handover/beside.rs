@@ -5,12 +5,12 @@
 //! by one transaction of whoever says which packets are, then the old entry away. IPVS, behind nf_nat in each hook, finds
 //! packets of the one direction translated already, and translates those of the other to what they become anyway.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::export::Export;
-use super::import::id;
-use super::{By, Carried, HandoverError, REQUESTS, by, carried_now, delete, wire};
+use super::import::{has_moved_on, id, is_over};
+use super::{By, Carried, FlowId, HandoverError, REQUESTS, by, carried_now, delete, listed, renew, wire};
 use crate::capture::netlink::{Netlink, NetlinkError, Request};
 use crate::inspect::conntrack::{Entry, Status, Translator, Tuple as Ends};
 
@@ -24,7 +24,7 @@ fn export(entry: &Entry) -> Export {
         backend: entry.reply.source,
         source: (sees != client).then_some(sees),
         answered: entry.status.has(Status::SEEN_REPLY) == Some(true),
-        closing: matches!(entry.state, Some("FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK")),
+        closing: is_over(entry) || matches!(entry.state, Some("FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK")),
         timeout: entry.timeout.unwrap_or(0).max(1),
     }
 }
@@ -61,10 +61,16 @@ pub fn go_beside(entries: &[Entry], zone: u16) -> Result<Vec<Entry>, HandoverErr
     Ok(create(&mut netlink()?, entries, request)?.into_iter().copied().collect())
 }
 
-/// Deletes these entries, in their zone.
-pub fn forget(entries: &[Entry]) -> Result<(), HandoverError> {
+/// Deletes these entries, whose flows have others in `zone` now. What the kernel has seen of a flow until its packets were there counts:
+/// it may have ended, or an idle one have spoken.
+pub fn leave(entries: &[Entry], zone: u16) -> Result<(), HandoverError> {
+    let mut netlink = netlink()?;
+    let old: HashMap<(FlowId, u16), &Entry> = entries.iter().map(|entry| ((id(entry), entry.zone), entry)).collect();
+    let moved_on = |now: &Entry| old.get(&(id(now), now.zone)).is_some_and(|then| has_moved_on(then, now));
+    let latest = listed(&mut netlink)?.into_iter().filter(moved_on);
+    renew(&mut netlink, &latest.map(|entry| wire::in_zone(wire::renewal(&export(&entry)), zone)).collect::<Vec<_>>())?;
     let deletion = |entry: &Entry| wire::in_zone(wire::deletion(entry.protocol, &entry.original, None), entry.zone);
-    Ok(delete(&mut netlink()?, &entries.iter().map(deletion).collect::<Vec<_>>())?)
+    Ok(delete(&mut netlink, &entries.iter().map(deletion).collect::<Vec<_>>())?)
 }
 
 /// Makes entries outside of any zone for what these entries of a zone are of; the flows that have one now. It is IPVS's where IPVS has

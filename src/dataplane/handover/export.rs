@@ -58,6 +58,14 @@ pub(super) struct Export {
     pub(super) timeout: u32,
 }
 
+impl Export {
+    /// Whether packets have come since it was `earlier`.
+    pub(super) fn has_moved_on(&self, earlier: &Self) -> bool {
+        let shown = |flow: &Self| (flow.answered, flow.closing);
+        self.id == earlier.id && (shown(self) != shown(earlier) || self.timeout > earlier.timeout)
+    }
+}
+
 fn at(addr: [u8; 16], port: u16) -> SocketAddr {
     SocketAddr::new(reconcile::ip(addr), u16::from_be(port))
 }
@@ -66,17 +74,17 @@ fn at(addr: [u8; 16], port: u16) -> SocketAddr {
 pub(super) fn export(
     flows: &HashMap<Tuple, Flow>,
     now_ns: u64,
-    wanted: impl Fn(&FlowId) -> bool,
+    wanted: impl Fn(&FlowId, FlowState) -> bool,
 ) -> (Vec<Export>, Vec<(FlowId, Kept)>) {
     let (mut given, mut kept) = (Vec::new(), Vec::new());
     for (request, flow) in flows {
-        let ours = flow.role == Role::Forward as u8 && flow.service != 0 && flow.state != FlowState::Pass as u8;
+        let ours = flow.role == Role::Forward as u8 && flow.service != 0;
         let id = FlowId {
             protocol: request.proto,
             client: at(request.src, request.sport),
             frontend: at(request.dst, request.dport),
         };
-        if !ours || !wanted(&id) {
+        if !ours || !wanted(&id, FlowState::from_number(flow.state)) {
             continue;
         }
         match one(flows, id, request, flow, now_ns) {

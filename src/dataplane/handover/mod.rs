@@ -20,13 +20,14 @@ use super::error::DataplaneError;
 use super::maps::failed;
 use super::{Dataplane, FlowId, FlowState, Full, now};
 use crate::capture::ipvs_connections;
-use crate::capture::netlink::{Netlink, NetlinkError};
+use crate::capture::netlink::{Netlink, NetlinkError, Request};
 use crate::error::Hinted;
 use crate::inspect::conntrack::{Entry, Tuple as Ends};
 use crate::inspect::ipvs::{Connection, parse_connections};
+use kpx_abi::packet::signal;
 use kpx_abi::{Flow, Tuple, map_name};
 
-pub use beside::{come_back, forget, go_beside, stands_beside};
+pub use beside::{come_back, go_beside, leave, stands_beside};
 use export::Export;
 pub use export::Kept;
 pub use import::Unfit;
@@ -120,7 +121,10 @@ impl Dataplane {
             return Ok(());
         }
         let mine = self.flows()?;
-        let (flows, _) = self.imported(entries, ipvs, &mine)?;
+        let (flows, left) = self.imported(entries, ipvs, &mine)?;
+        // Nothing more will come that would show that they have ended.
+        let over = left.iter().filter(|(_, why)| *why == Unfit::Ended).map(|(entry, _)| import::id(entry));
+        self.change_flows(&over.collect::<Vec<_>>(), |flow| flow.seen |= signal::FINISHES)?;
         for (key, latest) in flows.into_iter().flat_map(|(_, part)| part) {
             if let Some(renewed) = mine.get(&key).and_then(|known| import::renewed(known, &latest)) {
                 self.maps.flows.put(&key, &renewed).map_err(failed("write", map_name::CONNTRACK))?;
@@ -198,8 +202,8 @@ pub fn take_over(dataplane: &mut Dataplane, wanted: impl Fn(&Entry) -> bool) -> 
         .collect();
     // From here on the kernel sees no packet of them: what it says now is the last that it knows.
     let moved_on = |now: &Entry| {
-        let then = imported.get(&import::id(now)).filter(|then| now.is_to_backend() && then.id == now.id);
-        then.is_some_and(|then| (now.status, now.state) != (then.status, then.state) || now.timeout > then.timeout)
+        let then = imported.get(&import::id(now)).filter(|_| now.is_to_backend());
+        then.is_some_and(|then| import::has_moved_on(then, now))
     };
     let latest: Vec<Entry> = listed(&mut netlink)?.into_iter().filter(moved_on).collect();
     dataplane.renew_flows(&latest, &ipvs)?;
@@ -218,7 +222,7 @@ fn listed(netlink: &mut Netlink) -> Result<Vec<Entry>, NetlinkError> {
     Ok(entries)
 }
 
-fn delete(netlink: &mut Netlink, deletions: &[crate::capture::netlink::Request]) -> Result<(), NetlinkError> {
+fn delete(netlink: &mut Netlink, deletions: &[Request]) -> Result<(), NetlinkError> {
     for batch in deletions.chunks(REQUESTS) {
         for outcome in netlink.tell(batch, false)? {
             match outcome {
@@ -250,7 +254,8 @@ fn by(flow: &Export, ipvs: &HashSet<Carried>) -> By {
 /// To be called in drain mode, where the programs open no flows, with the rules back in place that are to translate new ones.
 pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) -> Result<GivenBack, HandoverError> {
     let mut netlink = check(dataplane)?;
-    let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns(), wanted);
+    let is_wanted = |id: &FlowId, state| state != FlowState::Pass && wanted(id);
+    let (flows, mut kept) = export::export(&dataplane.flows()?, now_ns(), is_wanted);
     let ipvs = carried_now()?;
     let mut given = Vec::new();
     for batch in flows.chunks(REQUESTS) {
@@ -258,7 +263,7 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
         dataplane.set_unseen(&ids, true)?;
         std::thread::sleep(SETTLE);
         // Flows have gone on meanwhile: what has just opened may be established, or have ended.
-        let (batch, ended) = export::export(&dataplane.flows_of(&ids)?, now_ns(), |_| true);
+        let (batch, ended) = export::export(&dataplane.flows_of(&ids)?, now_ns(), |_, _| true);
         kept.extend(ended);
         // What the kernel has seen of them looks like flows without translation, and would be in the way.
         // So would be what it remembers from before the flow was taken over, and what it remembers for a while of a closed
@@ -281,7 +286,31 @@ pub fn give_back(dataplane: &mut Dataplane, wanted: impl Fn(&FlowId) -> bool) ->
             }
         }
         dataplane.set_flow_state(&theirs, FlowState::Pass)?;
+        renew_entries(&mut netlink, &batch, &dataplane.flows_of(&theirs)?)?;
         given.extend(theirs);
     }
     Ok(GivenBack { flows: given, kept })
+}
+
+/// Brings what the kernel knows of flows that were given to it up to what they have shown since they were read: packets that were
+/// translated in front of it have answered, and kept the flow from being idle.
+fn renew_entries(netlink: &mut Netlink, given: &[Export], flows: &HashMap<Tuple, Flow>) -> Result<(), NetlinkError> {
+    let (latest, kept) = export::export(flows, now_ns(), |_, _| true);
+    let moved_on = |flow: &&Export| given.iter().any(|earlier| flow.has_moved_on(earlier));
+    renew(netlink, &latest.iter().filter(moved_on).map(wire::renewal).collect::<Vec<_>>())?;
+    let over = kept.iter().filter(|(_, why)| *why == Kept::Ended).map(|(id, _)| {
+        let ends = Ends { source: id.client, destination: id.frontend };
+        wire::deletion(id.protocol, &ends, None)
+    });
+    delete(netlink, &over.collect::<Vec<_>>())
+}
+
+fn renew(netlink: &mut Netlink, renewals: &[Request]) -> Result<(), NetlinkError> {
+    for batch in renewals.chunks(REQUESTS) {
+        // An entry that has gone has ended, and one that the kernel refuses to change knows more by itself.
+        for error in netlink.tell(batch, false)?.into_iter().filter_map(Result::err) {
+            tracing::debug!(%error, "an entry was not renewed");
+        }
+    }
+    Ok(())
 }

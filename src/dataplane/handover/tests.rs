@@ -183,7 +183,7 @@ fn what_is_given_back_is_what_was_taken() {
     ];
     let (flows, left) = import(&entries, &[], &known(), &HashMap::new(), NOW);
     assert!(left.is_empty(), "{left:?}");
-    let (mut given, kept) = export(&table(&flows), NOW, |_| true);
+    let (mut given, kept) = export(&table(&flows), NOW, |_, _| true);
     given.sort_by_key(|flow| flow.id);
     let told: Vec<_> = given.iter().map(|f| (f.id.client, f.backend, f.source, f.timeout)).collect();
     let backend = at("10.244.0.5:8080");
@@ -197,6 +197,27 @@ fn what_is_given_back_is_what_was_taken() {
         ]
     );
     assert_eq!(kept.iter().map(|(id, why)| (id.protocol, *why)).collect::<Vec<_>>(), [(SCTP, Kept::Tags)]);
+}
+
+/// What a flow shows between the reading of it and its being the kernel's.
+#[test]
+fn what_a_flow_shows_while_it_is_given_back_is_noticed() {
+    use kpx_abi::packet::signal;
+    let entry = entry(TCP, "10.0.0.9:40000", "10.96.0.10:80", "10.244.0.5:8080", "10.0.0.9:40000");
+    let (flows, _) = import(&[entry], &[], &known(), &HashMap::new(), NOW);
+    let mut table = table(&flows);
+    let now = |table: &HashMap<_, _>| export(table, NOW + SECOND, |_, _| true).0.remove(0);
+    let then = now(&table);
+    assert!(!now(&table).has_moved_on(&then));
+    for flow in table.values_mut() {
+        flow.last_ns = NOW + SECOND;
+    }
+    let spoken = now(&table);
+    assert!(spoken.has_moved_on(&then) && !spoken.closing);
+    for flow in table.values_mut() {
+        flow.seen |= signal::FINISHES;
+    }
+    assert!(now(&table).has_moved_on(&spoken) && now(&table).closing);
 }
 
 proptest! {

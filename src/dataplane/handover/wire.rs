@@ -121,18 +121,25 @@ pub(super) fn creation(flow: &Export, by: By) -> Request {
         By::Ipvs => flow.backend,
     };
     let reply = Tuple { source: from, destination: original.source };
-    let answered = if flow.answered { Status::SEEN_REPLY | Status::ASSURED } else { 0 };
-    let mut request = Request::netfilter(CTNETLINK, NEW, family(&flow.id.client))
-        .with(NESTED | TUPLE_ORIG, &tuple(protocol, &original))
-        .with(NESTED | TUPLE_REPLY, &tuple(protocol, &reply))
-        .with(STATUS, &(CONFIRMED | answered).to_be_bytes())
-        .with(TIMEOUT, &flow.timeout.to_be_bytes());
+    let mut request = renewal(flow).with(NESTED | TUPLE_REPLY, &tuple(protocol, &reply));
     if by == By::Netfilter {
         request = request.with(NESTED | NAT_DST, &nat(flow.backend));
     }
     if let Some(source) = flow.source {
         request = request.with(NESTED | NAT_SRC, &nat(source));
     }
+    request
+}
+
+/// Tells what a flow has shown; of one that has its entry already, it is what is new.
+pub(super) fn renewal(flow: &Export) -> Request {
+    let protocol = flow.id.protocol;
+    let original = Tuple { source: flow.id.client, destination: flow.id.frontend };
+    let answered = if flow.answered { Status::SEEN_REPLY | Status::ASSURED } else { 0 };
+    let mut request = Request::netfilter(CTNETLINK, NEW, family(&flow.id.client))
+        .with(NESTED | TUPLE_ORIG, &tuple(protocol, &original))
+        .with(STATUS, &(CONFIRMED | answered).to_be_bytes())
+        .with(TIMEOUT, &flow.timeout.to_be_bytes());
     if protocol == proto::TCP {
         let state = match (flow.answered, flow.closing) {
             (false, _) => SYN_SENT,

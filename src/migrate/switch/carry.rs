@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use super::packets;
 use crate::capture::command::{self, CommandError};
-use crate::dataplane::handover::{SETTLE, Unfit, come_back, forget, go_beside, stands_beside};
+use crate::dataplane::handover::{SETTLE, Unfit, come_back, go_beside, leave, stands_beside};
 use crate::inspect::conntrack::{Entry, Translator};
 use crate::inspect::proxy_rules::RulesMode;
 use crate::migrate::phase::{Check, Lasting, Step};
@@ -79,7 +79,7 @@ pub(super) fn back(world: &NodeWorld<'_>) -> Result<usize, StepError> {
     let flows = come_back(&beside)?.len();
     away()?;
     std::thread::sleep(SETTLE);
-    forget(&beside)?;
+    leave(&beside, 0)?;
     Ok(flows)
 }
 
@@ -124,7 +124,7 @@ impl Step<NodeWorld<'_>> for CarrySockets {
             let text = table() + &elements(&made);
             command::output("nft", ["-f", "-"], Some(text.as_bytes()))?;
             std::thread::sleep(SETTLE);
-            forget(&made)?;
+            leave(&made, ZONE)?;
             carried += made.len();
         }
         world.count("flows_carried_beside", carried);

@@ -7,8 +7,10 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
 use kpx::capture::command;
-use kpx::dataplane::handover::{give_back, take_over};
+use kpx::capture::netlink::Netlink;
+use kpx::dataplane::handover::{give_back, go_beside, leave, take_over};
 use kpx::dataplane::{Mode, Reason};
+use kpx::inspect::conntrack::{Entry, walk};
 use kpx_abi::packet::proto::TCP;
 use kpx_abi::{Exposure, Flags};
 
@@ -17,6 +19,7 @@ use super::peers::{Server, Talk};
 use super::services::{PORT, capacity, exposed, serve};
 use super::states::{HOLD, MARK, Streams, kernel_entries, nft, pushers};
 use super::world::{CLIENT, CLUSTER_IP, POD, REMOTE, VIP, World, at, set, socket};
+use crate::support::{in_new_netns, privileged};
 
 /// Of servers that send back everything, as much as one wants.
 const BULK: u16 = 8090;
@@ -352,5 +355,40 @@ fn flows_that_conntrack_would_see_do_not_change_hands() {
         dataplane.set_unseen_mark(MARK).unwrap();
         world.inside("node", || dataplane.detach_devices()).unwrap();
         assert!(refused(take(&mut dataplane)).contains("no network device"));
+    });
+}
+
+/// What the kernel sees of a flow while it goes into a zone: an idle one speaks, another one ends. The oracle is conntrack.
+#[test]
+fn what_is_seen_while_flows_go_beside_counts() {
+    if !privileged() {
+        return;
+    }
+    in_new_netns(|| {
+        let ends = "--src 10.0.0.9 --dst 10.96.0.10 --sport 4000 --dport 53 --reply-src 10.244.0.5 --reply-dst 10.0.0.9 \
+                    --reply-port-src 5353 --reply-port-dst 4000";
+        let conntrack = |args: &str| {
+            let output = command::output("conntrack", args.split_whitespace(), None).unwrap_or_else(|e| panic!("{e}"));
+            String::from_utf8(output).expect("text")
+        };
+        conntrack(&format!("-I -p udp {ends} --timeout 10 --status SEEN_REPLY"));
+        conntrack(&format!("-I -p tcp {ends} --timeout 86400 --state ESTABLISHED --status SEEN_REPLY,ASSURED"));
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut netlink = Netlink::conntrack().expect("it answers").expect("this kernel has conntrack");
+        walk(&mut netlink, |entry, _| entries.push(*entry)).expect("it lists");
+        let made = go_beside(&entries, 7).expect("they are made");
+        assert_eq!(made.len(), 2);
+        conntrack(&format!("-U -p udp {ends} --timeout 90"));
+        conntrack(&format!("-U -p tcp {ends} --timeout 110 --state TIME_WAIT"));
+        leave(&made, 7).expect("they go");
+        assert_eq!(conntrack("-L").lines().filter(|line| !line.contains("zone=7")).count(), 0);
+        let seconds = |protocol: &str| {
+            let listed = conntrack(&format!("-L -p {protocol} --zone 7"));
+            let one = listed.lines().next().expect("an entry").split_whitespace().nth(2).expect("its time").to_owned();
+            one.parse::<u32>().expect("seconds")
+        };
+        assert!((80..=90).contains(&seconds("udp")), "{}", seconds("udp"));
+        assert!((100..=110).contains(&seconds("tcp")), "{}", seconds("tcp"));
+        assert!(!conntrack("-L -p tcp").contains("ESTABLISHED"));
     });
 }
