@@ -59,6 +59,7 @@ complete -c kpx -n "__fish_kpx_needs_command" -f -a "path" -d 'Follow a packet: 
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "doctor" -d 'Find out why a Service does not work, from the API to a connection'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "doctor-probe" -d 'Connect from elsewhere, on behalf of doctor'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "top" -d 'Watch how busy each Service and backend is'
+complete -c kpx -n "__fish_kpx_needs_command" -f -a "monitor" -d 'See which backend each connection gets, or why none, as it happens'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
 complete -c kpx -n "__fish_kpx_needs_command" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
@@ -796,6 +797,79 @@ complete -c kpx -n "__fish_kpx_using_subcommand top" -l no-input -d 'Never ask; 
 complete -c kpx -n "__fish_kpx_using_subcommand top" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand top" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l event -d 'Only events of these kinds' -r -f -a "translated\t'A new connection or flow was sent to a backend'
+refused\t'Refused, as a rule that rejects would'
+dropped\t'Dropped'
+left\t'Left to the kernel\'s rules, or to whoever comes next'
+affinity\t'A Service remembers the backend that a client got'
+snat\t'An address of the node was chosen for the backend to see'
+handed-over\t'First packet of a flow that was taken over from the kernel, or given back'"
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l reason -d 'Only for these reasons: what kpx counts (inspect, metrics), or why there is no backend' -r -f -a "no_backend\t''
+no_local_backend\t''
+source_range\t''
+undefined_port\t''
+unallocated\t''
+no_address\t''
+tcp_connect\t''
+udp_connect\t''
+udp_first\t''
+refused\t''
+refusal_passed\t''
+drop_passed\t''
+shadow\t''
+yielded\t''
+drain_passed\t''
+missed\t''
+no_storage\t''
+deferred\t''
+bind_refused\t''
+flow_opened\t''
+packet_refused\t''
+packet_dropped\t''
+conntrack_full\t''
+no_port\t''
+no_source\t''
+frozen_flow\t''
+affinity\t''
+masqueraded\t''
+taken_over\t''
+given_back\t''"
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -s n -l namespace -d 'Only Services of this namespace' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l service -d 'Only this Service' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l address -d 'Only where this address is a frontend, a backend or a client' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l port -d 'Only where this is the port of a frontend, a backend or a client (with --address: its port)' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l pod-cgroup -d 'Only sockets of processes in this cgroup or below: a directory, or a path below the cgroup2 root' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l sample -d 'Only one event of so many, at random' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l count -d 'End after so many events' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l duration -d 'End after this time' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
+wide\t'All columns'
+json\t'One JSON document (or one object a line, for commands that stream)'
+yaml\t'The same as YAML'
+name\t'Names only, one a line'
+markdown\t'Tables as Markdown, for issues and job summaries'
+github\t'What there is to act on as annotations of GitHub Actions'"
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l color -d 'When to use colour' -r -f -a "auto\t'On a terminal; NO_COLOR, CLICOLOR=0, FORCE_COLOR and CLICOLOR_FORCE are heeded'
+always\t'Always'
+never\t'Never'"
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l config -d 'Read defaults of options from this file instead of /etc/kpx/config.toml and ~/.config/kpx/config.toml (KPX_CONFIG)' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l from -d 'Read a snapshot (directory or .tar.zst) instead of the live node' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l netns -d 'Network namespace of the node: a name from `ip netns`, or a path' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l cgroup -d 'cgroup2 directory whose sockets the node serves [default: the cgroup2 root]' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l bpffs -d 'Directory on a bpf file system for pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l cilium-pins -d 'Directory of the maps that Cilium pins' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l state-dir -d 'Directory for journals, plans and backups' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l node-name -d 'Name of the Node object [default: from the snapshot, then the host name]' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l kube-proxy-flag -d 'Flag kube-proxy was started with, where the node does not tell, such as cluster-cidr=10.244.0.0/16' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l services-from -d 'API objects from a file or folder instead of a cluster' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l kubeconfig -d 'kubeconfig file' -r -F
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l context -d 'Context of the kubeconfig' -r
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l no-headers -d 'Leave out the headings of tables'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l no-progress -d 'Show no progress'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -l no-input -d 'Never ask; fail instead, naming the flag that answers'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -s q -l quiet -d 'Say less: errors and data only'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
+complete -c kpx -n "__fish_kpx_using_subcommand monitor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c kpx -n "__fish_kpx_using_subcommand audit" -l min-severity -d 'Show findings of this severity and worse' -r -f -a "info\t'Good to know before a migration'
 warning\t'Will hurt under circumstances, or when kube-proxy goes'
 error\t'Hurts now, or stands in the way of any change'"
@@ -1007,7 +1081,7 @@ maglev\t'By a hash of the connection, the same on every node'"
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l maglev-size -d 'Slots of a Maglev table, 4 bytes each: a hundred times as many as the largest Service has backends. All agents of the cluster get the same' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l proc-sys -d 'Where the node\'s sysctls are, if /proc/sys cannot be written' -r -F
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -l interval -d 'How often to look after what is attached, and repair it' -r
-complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends, slots, sources, addresses, networks, clients, affinity, conntrack, fragments, direct or yields' -r
+complete -c kpx -n "__fish_kpx_using_subcommand agent" -l map-size -d 'Size of a map instead of the computed one, counted when maps are made: frontends, backends, slots, sources, addresses, networks, clients, affinity, conntrack, fragments, direct, yields or events' -r
 complete -c kpx -n "__fish_kpx_using_subcommand agent" -s o -l output -d 'Output format' -r -f -a "table\t'Aligned columns for people, about 80 wide'
 wide\t'All columns'
 json\t'One JSON document (or one object a line, for commands that stream)'
@@ -1715,26 +1789,27 @@ complete -c kpx -n "__fish_kpx_using_subcommand checks" -l no-input -d 'Never as
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s q -l quiet -d 'Say less: errors and data only'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s v -l verbose -d 'Say more on stderr: -v info, -vv debug, -vvv trace'
 complete -c kpx -n "__fish_kpx_using_subcommand checks" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor" -d 'Find out why a Service does not work, from the API to a connection'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor-probe" -d 'Connect from elsewhere, on behalf of doctor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "top" -d 'Watch how busy each Service and backend is'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
-complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "inspect" -d 'Show what serves on this node: Services, backends, flows, BPF objects'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "diff" -d 'Compare two descriptions of a node\'s Services'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "path" -d 'Follow a packet: which rules and maps it meets in each dataplane, and where it ends'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor" -d 'Find out why a Service does not work, from the API to a connection'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "doctor-probe" -d 'Connect from elsewhere, on behalf of doctor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "top" -d 'Watch how busy each Service and backend is'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "monitor" -d 'See which backend each connection gets, or why none, as it happens'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "audit" -d 'Judge what the old dataplanes left on a node: what is wrong, and what to do'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight" -d 'Try what this kernel and node can do, or foretell it from a kernel\'s files'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "preflight-trial" -d 'Try the running kernel, on behalf of preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "explain" -d 'Explain a check of audit or preflight'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "snapshot" -d 'Record a node, for reports, tests and reading elsewhere'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "report" -d 'Write what is to be known of a node as one page for a browser'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "agent" -d 'Keep serving this node\'s Services, as kube-proxy did'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "migrate" -d 'Carry this node from kube-proxy to eBPF, and back'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "lab" -d 'Rehearse on a recorded node, inside network namespaces'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "version" -d 'Print the version, the eBPF object\'s hash and the kernel floor'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "completions" -d 'Print a completion script for a shell'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "man" -d 'Write the man pages'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "checks" -d 'Print docs/checks.md'
+complete -c kpx -n "__fish_kpx_using_subcommand help; and not __fish_seen_subcommand_from inspect diff path doctor doctor-probe top monitor audit preflight preflight-trial explain snapshot report agent migrate lab version completions man checks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "services" -d 'List Services as the API, the rules or kpx\'s maps describe them'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "service" -d 'Show everything about one Service: API, rules, maps, counters, open connections'
 complete -c kpx -n "__fish_kpx_using_subcommand help; and __fish_seen_subcommand_from inspect" -f -a "backends" -d 'List backends and the Services that use them'

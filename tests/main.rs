@@ -18,6 +18,7 @@ mod kube;
 mod lab;
 mod migrate;
 mod model;
+mod monitor;
 mod nftables;
 mod path;
 mod preflight;

@@ -9,8 +9,15 @@ use aya_ebpf::programs::{SockAddrContext, SockContext};
 
 /// The family of a hook's attach type.
 pub trait Family {
-    /// The address, network byte order, IPv4 as v4-mapped.
-    fn read(ctx: *mut bpf_sock_addr) -> [u8; 16];
+    /// Whether it is IPv4.
+    const IS_V4: bool;
+    /// The address in four words, network byte order, IPv4 as v4-mapped.
+    fn words(ctx: *mut bpf_sock_addr) -> [u32; 4];
+    /// The same as bytes.
+    #[inline(always)]
+    fn read(ctx: *mut bpf_sock_addr) -> [u8; 16] {
+        bytes(Self::words(ctx))
+    }
     /// Writes such an address.
     fn write(ctx: *mut bpf_sock_addr, addr: &[u8; 16]);
 }
@@ -34,10 +41,12 @@ fn bytes(words: [u32; 4]) -> [u8; 16] {
 }
 
 impl Family for V4 {
+    const IS_V4: bool = true;
+
     #[inline(always)]
-    fn read(ctx: *mut bpf_sock_addr) -> [u8; 16] {
+    fn words(ctx: *mut bpf_sock_addr) -> [u32; 4] {
         // SAFETY: the context is valid for as long as the program runs.
-        bytes([0, 0, MAPPED, unsafe { addr_of_mut!((*ctx).user_ip4).read_volatile() }])
+        [0, 0, MAPPED, unsafe { addr_of_mut!((*ctx).user_ip4).read_volatile() }]
     }
 
     #[inline(always)]
@@ -48,16 +57,18 @@ impl Family for V4 {
 }
 
 impl Family for V6 {
+    const IS_V4: bool = false;
+
     #[inline(always)]
-    fn read(ctx: *mut bpf_sock_addr) -> [u8; 16] {
+    fn words(ctx: *mut bpf_sock_addr) -> [u32; 4] {
         // SAFETY: as above.
         unsafe {
-            bytes([
+            [
                 addr_of_mut!((*ctx).user_ip6[0]).read_volatile(),
                 addr_of_mut!((*ctx).user_ip6[1]).read_volatile(),
                 addr_of_mut!((*ctx).user_ip6[2]).read_volatile(),
                 addr_of_mut!((*ctx).user_ip6[3]).read_volatile(),
-            ])
+            ]
         }
     }
 
@@ -107,29 +118,34 @@ pub fn source_port(ctx: &SockAddrContext) -> u16 {
 
 /// The family of a bound socket.
 pub trait BoundFamily {
-    /// The address it is bound to, network byte order, IPv4 as v4-mapped.
-    fn read(sk: *mut bpf_sock) -> [u8; 16];
+    /// The address it is bound to, in four words, network byte order, IPv4 as v4-mapped.
+    fn words(sk: *mut bpf_sock) -> [u32; 4];
+    /// The same as bytes.
+    #[inline(always)]
+    fn read(sk: *mut bpf_sock) -> [u8; 16] {
+        bytes(Self::words(sk))
+    }
 }
 
 impl BoundFamily for V4 {
     #[inline(always)]
-    fn read(sk: *mut bpf_sock) -> [u8; 16] {
+    fn words(sk: *mut bpf_sock) -> [u32; 4] {
         // SAFETY: the context is valid for as long as the program runs.
-        bytes([0, 0, MAPPED, unsafe { addr_of_mut!((*sk).src_ip4).read_volatile() }])
+        [0, 0, MAPPED, unsafe { addr_of_mut!((*sk).src_ip4).read_volatile() }]
     }
 }
 
 impl BoundFamily for V6 {
     #[inline(always)]
-    fn read(sk: *mut bpf_sock) -> [u8; 16] {
+    fn words(sk: *mut bpf_sock) -> [u32; 4] {
         // SAFETY: as above.
         unsafe {
-            bytes([
+            [
                 addr_of_mut!((*sk).src_ip6[0]).read_volatile(),
                 addr_of_mut!((*sk).src_ip6[1]).read_volatile(),
                 addr_of_mut!((*sk).src_ip6[2]).read_volatile(),
                 addr_of_mut!((*sk).src_ip6[3]).read_volatile(),
-            ])
+            ]
         }
     }
 }

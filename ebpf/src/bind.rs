@@ -7,6 +7,7 @@ use kpx_abi::{Addr, AddressFlags, FrontendKey, Maps as _, Mode, Options, Reason,
 
 use crate::address::{BoundFamily, bound_port, bound_protocol};
 use crate::client::node_netns;
+use crate::event::of_bind;
 use crate::hooks::{PROCEED, REFUSE};
 use crate::maps::{Kernel, count, have_set_retval, settings};
 
@@ -41,6 +42,7 @@ pub fn run<F: BoundFamily>(ctx: &SockContext) -> i32 {
             unsafe { bpf_set_retval(-EADDRINUSE) };
         }
         count(Reason::BindRefused);
+        of_bind::<F>(ctx.sock);
         return REFUSE;
     }
     PROCEED

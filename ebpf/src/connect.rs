@@ -3,10 +3,11 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::helpers::generated::bpf_set_retval;
 use aya_ebpf::programs::SockAddrContext;
-use kpx_abi::{Backend, FrontendKey, Mode, Options, Peer, Reason, Verdict, lookup};
+use kpx_abi::{Backend, Cause, FrontendKey, Mode, Options, Peer, Reason, Verdict, lookup};
 
 use crate::address::{self, Family};
 use crate::client::request;
+use crate::event::{Outcome, of_socket};
 use crate::hooks::{PROCEED, REFUSE};
 use crate::maps::{Counter, Kernel, PEERS, Settings, count, have_set_retval, settings, stick, tally};
 
@@ -29,37 +30,62 @@ pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
             if sticky {
                 stick(&request.affinity_key(service), id, request.now_ns);
             }
+            let reason = if key.proto == TCP { Reason::TcpConnect } else { Reason::UdpConnect };
+            of_socket::<F>(ctx, request.now_ns, Outcome::translated(reason, service, id, sticky));
             translate::<F>(ctx, &key, backend);
-            count(if key.proto == TCP { Reason::TcpConnect } else { Reason::UdpConnect });
+            count(reason);
             tally(service, Counter::Connects);
             return PROCEED;
         }
-        Verdict::Reject { service } if mode == Mode::Active => return refuse(ctx, &settings, &key, service),
-        Verdict::Backend { service, .. } | Verdict::Reject { service } => pass(mode, service),
-        Verdict::Drop { service, .. } => {
-            count(Reason::DropPassed);
-            tally(service, Counter::Passed);
+        Verdict::Reject { service } if mode == Mode::Active => {
+            let (answer, reason) = refuse(&settings, &key, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::NoBackend, service));
+            if answer == REFUSE {
+                return REFUSE;
+            }
+        }
+        Verdict::Backend { service, .. } => {
+            let reason = pass(mode, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::None, service));
+        }
+        Verdict::Reject { service } => {
+            let reason = pass(mode, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::NoBackend, service));
+        }
+        Verdict::Drop { service, why } => {
+            let reason = left(Reason::DropPassed, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, why.into(), service));
         }
         Verdict::Defer { service } => {
-            count(Reason::Deferred);
-            tally(service, Counter::Passed);
+            let reason = left(Reason::Deferred, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::NoAddress, service));
         }
         Verdict::NotService | Verdict::UndefinedPort | Verdict::Unallocated => count(Reason::NotService),
-        Verdict::Missed => count(Reason::Missed),
+        Verdict::Missed => {
+            count(Reason::Missed);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(Reason::Missed, Cause::None, 0));
+        }
     }
     forget(ctx);
     PROCEED
 }
 
+/// Counts what is left to the rules, and says why again.
 #[inline(always)]
-fn pass(mode: Mode, service: u32) {
-    if mode == Mode::Shadow {
-        count(Reason::Shadow);
-        tally(service, Counter::Shadow);
-    } else {
-        count(Reason::DrainPassed);
-        tally(service, Counter::Passed);
+pub fn left(reason: Reason, service: u32) -> Reason {
+    count(reason);
+    tally(service, Counter::Passed);
+    reason
+}
+
+#[inline(always)]
+fn pass(mode: Mode, service: u32) -> Reason {
+    if mode != Mode::Shadow {
+        return left(Reason::DrainPassed, service);
     }
+    count(Reason::Shadow);
+    tally(service, Counter::Shadow);
+    Reason::Shadow
 }
 
 #[inline(always)]
@@ -91,18 +117,15 @@ fn translate<F: Family>(ctx: &SockAddrContext, key: &FrontendKey, backend: &Back
 ///
 /// Where the kernel cannot say ECONNREFUSED (before Linux 5.18), whoever sees the packets says it.
 #[inline(always)]
-fn refuse(ctx: &SockAddrContext, settings: &Settings, key: &FrontendKey, service: u32) -> i32 {
+fn refuse(settings: &Settings, key: &FrontendKey, service: u32) -> (i32, Reason) {
     if (key.proto == TCP || settings.options.has(Options::RULES_GONE)) && have_set_retval() {
         // SAFETY: a helper without conditions.
         unsafe { bpf_set_retval(-ECONNREFUSED) };
         count(Reason::Refused);
         tally(service, Counter::Refused);
-        return REFUSE;
+        return (REFUSE, Reason::Refused);
     }
-    count(Reason::RefusalPassed);
-    tally(service, Counter::Passed);
-    forget(ctx);
-    PROCEED
+    (PROCEED, left(Reason::RefusalPassed, service))
 }
 
 /// The socket connects elsewhere: what it was translated to before is no longer its peer.

@@ -4,12 +4,14 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_spin_lock as lock, bpf_spin_unlock as unlock};
 use aya_ebpf::programs::SockAddrContext;
 use kpx_abi::{
-    Backend, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Origin, Reason, Request, Socket, Verdict, YieldKey,
-    datagram, keeps, lookup,
+    Backend, Cause, Datagram, Entry, EntryState, FrontendKey, Known, Mode, Origin, Reason, Request, Socket, Verdict,
+    YieldKey, datagram, keeps, lookup,
 };
 
 use crate::address::{self, Family};
 use crate::client::request;
+use crate::connect::left;
+use crate::event::{Outcome, of_socket};
 use crate::hooks::{PROCEED, REFUSE};
 use crate::maps::{Counter, Kernel, SOCKETS, Settings, count, settings, stick, tally, yields_until};
 
@@ -32,15 +34,19 @@ pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
         Verdict::Backend { service, id, backend, sticky, .. } => {
             serve::<F>(ctx, &settings, &request, &Chosen { service, id, backend, sticky })
         }
-        Verdict::Reject { service } => refuse(&settings, &request, service),
-        Verdict::Drop { service, .. } => {
-            count(Reason::DropPassed);
-            tally(service, Counter::Passed);
+        Verdict::Reject { service } => {
+            let (answer, reason) = refuse(&settings, &request, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::NoBackend, service));
+            answer
+        }
+        Verdict::Drop { service, why } => {
+            let reason = left(Reason::DropPassed, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, why.into(), service));
             PROCEED
         }
         Verdict::Defer { service } => {
-            count(Reason::Deferred);
-            tally(service, Counter::Passed);
+            let reason = left(Reason::Deferred, service);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(reason, Cause::NoAddress, service));
             PROCEED
         }
         Verdict::NotService | Verdict::UndefinedPort | Verdict::Unallocated => {
@@ -50,6 +56,7 @@ pub fn run<F: Family>(ctx: &SockAddrContext) -> i32 {
         }
         Verdict::Missed => {
             count(Reason::Missed);
+            of_socket::<F>(ctx, request.now_ns, Outcome::left(Reason::Missed, Cause::None, 0));
             PROCEED
         }
     }
@@ -78,8 +85,8 @@ fn serve<F: Family>(ctx: &SockAddrContext, settings: &Settings, request: &Reques
     let socket = unsafe { SOCKETS.get_or_insert_ptr_mut(ctx, None) };
     if socket.is_null() {
         // Without storage neither replies could be restored nor the flow be kept: the rules can do both.
-        count(Reason::NoStorage);
-        tally(service, Counter::Passed);
+        let reason = left(Reason::NoStorage, service);
+        of_socket::<F>(ctx, now_ns, Outcome::left(reason, Cause::None, service));
         return PROCEED;
     }
     let entry = recall(socket, key);
@@ -117,8 +124,14 @@ fn serve<F: Family>(ctx: &SockAddrContext, settings: &Settings, request: &Reques
             };
             count(reason);
             tally(service, counter);
+            if entry.state != EntryState::Kernel as u32 {
+                of_socket::<F>(ctx, now_ns, Outcome::left(reason, Cause::None, service));
+            }
         }
         Datagram::Keep | Datagram::Choose => {
+            if decision == Datagram::Choose {
+                of_socket::<F>(ctx, now_ns, Outcome::translated(Reason::UdpFirst, service, id, chosen.sticky));
+            }
             F::write(ctx.sock_addr, &backend.addr);
             address::set_port(ctx, backend.port);
             count(if decision == Datagram::Keep { Reason::UdpKept } else { Reason::UdpFirst });
@@ -188,18 +201,16 @@ fn forget(ctx: &SockAddrContext, key: &FrontendKey) {
 /// the datagram leaves the pod's namespace before it is rejected: sendto() succeeds, and as the socket is not connected,
 /// nobody is told of the ICMP error. So datagrams of other namespaces go to the rules, or to whoever sees the packets.
 #[inline(always)]
-fn refuse(settings: &Settings, request: &Request, service: u32) -> i32 {
+fn refuse(settings: &Settings, request: &Request, service: u32) -> (i32, Reason) {
     if settings.mode == Mode::Shadow {
         count(Reason::Shadow);
         tally(service, Counter::Shadow);
-        return PROCEED;
+        return (PROCEED, Reason::Shadow);
     }
     if settings.mode == Mode::Active && request.origin == Origin::Node {
         count(Reason::Refused);
         tally(service, Counter::Refused);
-        return REFUSE;
+        return (REFUSE, Reason::Refused);
     }
-    count(Reason::RefusalPassed);
-    tally(service, Counter::Passed);
-    PROCEED
+    (PROCEED, left(Reason::RefusalPassed, service))
 }

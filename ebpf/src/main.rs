@@ -1,8 +1,8 @@
 //! The eBPF programs: what happens to a Service's packets, at the sockets that send them and at the devices.
 //!
 //! `hooks` has one program for each attach type; `connect`, `datagram`, `restore` and `bind` are what they do; `maps` are the maps
-//! and how the shared lookup reads them; `client` is
-//! who sends; `address` reads and writes the hook's context.
+//! and how the shared lookup reads them; `event` tells
+//! who listens; `client` is who sends; `address` reads and writes the hook's context.
 
 #![no_std]
 #![no_main]
@@ -13,6 +13,7 @@ mod bind;
 mod client;
 mod connect;
 mod datagram;
+mod event;
 mod hooks;
 mod maps;
 mod packet;

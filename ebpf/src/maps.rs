@@ -160,16 +160,23 @@ impl Maps for Kernel {
 #[inline(always)]
 pub fn stick(key: &AffinityKey, id: u32, now_ns: u64) {
     // Failing to remember costs the affinity of one client; the flow itself is none the worse.
+    count(Reason::Affinity);
     let _ = AFFINITY.insert(key, Affinity { last_ns: now_ns, backend: id, pad: 0 }, 0);
 }
 
 /// By which address the sockets of a network namespace are known, in this family.
 #[inline(always)]
 pub fn client(netns: u64, v4: bool) -> Option<Addr> {
-    // SAFETY: a copy. Namespaces come and go seldom, and their cookies are never used again.
-    let found = unsafe { CLIENTS.get(netns) }?;
+    let found = known_client(netns)?;
     let addr = if v4 { found.v4 } else { found.v6 };
     (!kpx_abi::same(&addr, &[0; 16])).then_some(addr)
+}
+
+/// What is known of a network namespace.
+#[inline(always)]
+pub fn known_client(netns: u64) -> Option<&'static Client> {
+    // SAFETY: namespaces come and go seldom, and their cookies are never used again.
+    unsafe { CLIENTS.get(netns) }
 }
 
 /// Until when the kernel's conntrack keeps a flow that it had before the programs were attached.

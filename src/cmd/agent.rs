@@ -79,7 +79,7 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     interval: Duration,
     /// Size of a map instead of the computed one, counted when maps are made: frontends, backends, slots, sources, addresses,
-    /// networks, clients, affinity, conntrack, fragments, direct or yields
+    /// networks, clients, affinity, conntrack, fragments, direct, yields or events
     #[arg(long, value_name = "NAME=N", hide_short_help = true)]
     map_size: Vec<MapSize>,
 }

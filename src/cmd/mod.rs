@@ -10,6 +10,8 @@ mod doctor;
 mod inspect;
 mod lab;
 mod migrate;
+mod monitor;
+mod names;
 mod notices;
 mod path;
 mod preflight;
@@ -199,6 +201,8 @@ pub enum Command {
     DoctorProbe,
     /// Watch how busy each Service and backend is
     Top(top::Args),
+    /// See which backend each connection gets, or why none, as it happens
+    Monitor(monitor::Args),
     /// Judge what the old dataplanes left on a node: what is wrong, and what to do
     Audit(audit::Args),
     /// Try what this kernel and node can do, or foretell it from a kernel's files
@@ -439,6 +443,7 @@ fn dispatch(context: &mut Context, command: Command) -> Result<Exit, Failure> {
         Command::Doctor(args) => doctor::run(context, &args),
         Command::DoctorProbe => doctor::probe(context),
         Command::Top(args) => top::run(context, &args),
+        Command::Monitor(args) => monitor::run(context, &args),
         Command::Audit(args) => audit::run(context, &args),
         Command::Explain(args) => audit::explain(context, &args),
         Command::Preflight(args) => preflight::run(context, &args),

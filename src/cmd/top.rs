@@ -1,16 +1,16 @@
 //! `kpx top`.
 
 use std::cmp::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 
+use super::names::Names;
 use super::selection::{Page, Selection};
 use super::{Context, migrate::duration};
-use crate::model::{Exposure, Frontend, ServiceTable};
+use crate::model::{Exposure, Frontend};
 use crate::rates::{Look, Rates, Usage};
-use crate::source::Via;
 use crate::ui::{Cell, Exit, Failure, Report, Table, count};
 
 const EXAMPLES: &str = "\
@@ -26,9 +26,6 @@ Examples:
 
 Connections and datagrams are what kpx's programs count by Service port, at sockets and at devices. Flows are those that the packet
 path keeps: connections that a hook of a socket translated go straight to their backend, and nobody keeps them.";
-
-/// How long names that are missing are not asked for again.
-const NAMES: Duration = Duration::from_secs(10);
 
 /// Arguments of `kpx top`.
 #[derive(Debug, clap::Args)]
@@ -103,47 +100,13 @@ pub(super) fn run(context: &mut Context, args: &Args) -> Result<Exit, Failure> {
         std::thread::sleep(args.interval.max(Duration::from_millis(10)));
         let after = Look::take(&paths)?;
         let rates = Rates::between(&before, &after);
-        names.refresh(context, &rates);
+        if rates.services.iter().any(|usage| names.of(&usage.frontends).is_none()) {
+            names.refresh(context);
+        }
         context.ui.report(&TopReport::new(args, rates, &names))?;
         (before, round) = (after, round + 1);
     }
     Ok(Exit::Fine)
-}
-
-/// The names of Services, which the maps do not hold.
-struct Names {
-    table: ServiceTable,
-    read: Instant,
-}
-
-impl Names {
-    fn read(context: &mut Context) -> Self {
-        let read = |via| Ok::<_, Failure>(context.lift(&context.node()?, via)?.table);
-        let given = context.via(None);
-        // Once the rules are gone, only the API knows names.
-        let table = match read(given) {
-            Ok(table) if !table.frontends().is_empty() => Ok(table),
-            _ if given != Via::Api => read(Via::Api),
-            other => other,
-        };
-        let table = table.unwrap_or_else(|failure| {
-            context.ui.warn(&format!("no names of Services: {}", failure.message));
-            ServiceTable::default()
-        });
-        Self { table, read: Instant::now() }
-    }
-
-    /// Asks again where a Service port has no name, but not all the time.
-    fn refresh(&mut self, context: &mut Context, rates: &Rates) {
-        let nameless = |usage: &Usage| self.of(usage).is_none();
-        if self.read.elapsed() > NAMES && !self.table.frontends().is_empty() && rates.services.iter().any(nameless) {
-            *self = Self::read(context);
-        }
-    }
-
-    fn of(&self, usage: &Usage) -> Option<&Frontend> {
-        usage.frontends.iter().flat_map(|key| self.table.get(key)).find(|frontend| frontend.service.is_some())
-    }
 }
 
 /// One line.
@@ -172,7 +135,7 @@ impl TopReport {
         };
         let mut lines: Vec<Line> = all
             .into_iter()
-            .filter(|usage| keeps(&args.selection, usage, names.of(usage)))
+            .filter(|usage| keeps(&args.selection, usage, names.of(&usage.frontends)))
             .filter(|usage| !args.active || is_active(usage))
             .map(|usage| line(usage, names))
             .collect();
@@ -196,7 +159,7 @@ fn is_active(usage: &Usage) -> bool {
 fn line(usage: Usage, names: &Names) -> Line {
     let first = usage.frontends.iter().find(|key| key.exposure == Exposure::ClusterIp).or(usage.frontends.first());
     let address = first.map_or_else(|| format!("service {}", usage.service), ToString::to_string);
-    let known = names.of(&usage);
+    let known = names.of(&usage.frontends);
     let name = known.map_or_else(|| address.clone(), Frontend::display_name);
     let namespaced = known.and_then(|f| Some((f.service.as_ref()?.to_string(), f.port_name.clone())));
     Line { usage, name, address, namespaced }
@@ -333,7 +296,7 @@ mod tests {
     }
 
     fn names(sort: Sort) -> Vec<String> {
-        let none = Names { table: ServiceTable::default(), read: Instant::now() };
+        let none = Names::none();
         let mut lines: Vec<Line> = [usage(1, 2.5, 9, 40), usage(2, 0.0, 120, 70), usage(3, 3.0, 0, 3)]
             .into_iter()
             .map(|usage| line(usage, &none))

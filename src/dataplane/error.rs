@@ -198,6 +198,24 @@ pub enum DataplaneError {
     /// What `ip` lists is not understood.
     #[error("`ip -j -d addr` prints what is not understood")]
     DeviceList(#[from] serde_json::Error),
+    /// Somebody listens already.
+    #[error("process {pid} listens to events already")]
+    Listening {
+        /// The process.
+        pid: u32,
+    },
+    /// The buffer of events cannot be mapped.
+    #[error("cannot read events")]
+    Events {
+        /// What the kernel says.
+        source: Box<MapError>,
+    },
+    /// What was listened to is no longer what serves.
+    #[error("the dataplane in {} has been replaced or removed", pins.display())]
+    Replaced {
+        /// The pins' directory.
+        pins: PathBuf,
+    },
     /// The operation needs a dataplane, and there is none.
     #[error("no dataplane is installed in {}", pins.display())]
     NotInstalled {
@@ -264,6 +282,8 @@ impl Hinted for DataplaneError {
             Self::Full(full) if !full.resting => {
                 line("roll back and apply again: the maps are sized by the table they are made for")
             }
+            Self::Listening { pid } => vec![format!("wait for it, or end it: kill {pid}")],
+            Self::Replaced { .. } => line("listen to the new one: kpx monitor"),
             Self::NotInstalled { .. } => line("name the BPF filesystem it was installed on: --bpffs DIR"),
             _ => Vec::new(),
         }

@@ -71,7 +71,12 @@ impl Dataplane {
     /// What is done from now on with the packets of these flows, in both directions. [`FlowState::Pass`] may be said of flows
     /// that there are not (yet): they are the kernel's. Returns how many of the flows there are now.
     pub fn set_flow_state(&mut self, flows: &[FlowId], state: FlowState) -> Result<usize, DataplaneError> {
-        let found = self.change_flows(flows, |flow| flow.state = state as u8)?;
+        let found = self.change_flows(flows, |flow| {
+            let given_back = state == FlowState::Pass && flow.role == Role::Forward as u8;
+            let others = flow.options & !AbiFlow::CHANGED_HANDS;
+            flow.options = if given_back { others | AbiFlow::CHANGED_HANDS } else { others };
+            flow.state = state as u8;
+        })?;
         let left = AbiFlow { role: Role::Left as u8, state: FlowState::Pass as u8, ..AbiFlow::default() };
         let last_ns = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
         for (id, found) in flows.iter().zip(&found) {

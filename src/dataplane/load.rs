@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use aya::programs::{ProgramType, SchedClassifier, Xdp};
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Ebpf, EbpfLoader};
-use kpx_abi::map_name;
+use kpx_abi::{Event, map_name};
 
 use super::Capacity;
 use super::attach::{PACKET_HOOKS, SHORT_CUT};
@@ -57,7 +57,19 @@ pub(super) fn sizes(capacity: &Capacity) -> Sizes {
         (map_name::CONNTRACK, capacity.conntrack),
         (map_name::FRAGMENTS, capacity.fragments),
         (map_name::DIRECT, capacity.direct),
+        (map_name::EVENTS, buffer(capacity.events)),
     ])
+}
+
+/// Bytes of a ring buffer with room for so many events: a power of two, as the kernel wants it; the loader makes it a page
+/// at least.
+fn buffer(events: u32) -> u32 {
+    /// What the kernel puts in front of each.
+    const HEADER: u32 = 8;
+    /// The largest that every kernel makes.
+    const MOST: u32 = 1 << 26;
+    let event = u32::try_from(size_of::<Event>()).expect("an event is small");
+    events.saturating_mul(event + HEADER).min(MOST).next_power_of_two()
 }
 
 /// Loads and pins the maps and programs of a new dataplane. Nothing is attached.

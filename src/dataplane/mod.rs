@@ -20,6 +20,7 @@ mod keep;
 mod layouts;
 mod left;
 mod links;
+mod listen;
 mod load;
 mod maglev;
 mod maps;
@@ -47,8 +48,9 @@ pub use flows::FlowId;
 pub use foreign::{ForeignHook, Position, foreign_hooks, hooks_in_front};
 pub use forget::{Forgotten, MapUse, forget_flows, map_use, timeouts};
 pub use keep::Keeper;
-pub use kpx_abi::{FlowState, Mode, Reason, Stats, Timeouts};
+pub use kpx_abi::{Cause, FlowState, Mode, Reason, Stats, Timeouts};
 pub use links::Attachment;
+pub use listen::{Event, EventKind, Filter, Listener, RENEWAL, Why};
 pub use load::verify;
 pub use maglev::{DEFAULT_SIZE as MAGLEV_SIZE, SIZES as MAGLEV_SIZES};
 pub use packet::OnDevices;
@@ -95,6 +97,8 @@ pub struct Capacity {
     /// Flows straight to their destination that are remembered, so that one by way of a Service is told from them; the one
     /// used longest ago makes room for a further one.
     pub direct: u32,
+    /// Events that wait for whoever listens; what has no room is lost, and counted.
+    pub events: u32,
 }
 
 impl Default for Capacity {
@@ -113,6 +117,7 @@ impl Default for Capacity {
             conntrack: 524_288,
             fragments: 8192,
             direct: 8192,
+            events: 4096,
         }
     }
 }
@@ -185,7 +190,7 @@ impl Capacity {
         Self::default().by_name().map(|(name, _)| name).into_iter()
     }
 
-    const fn by_name(&mut self) -> [(&'static str, &mut u32); 12] {
+    const fn by_name(&mut self) -> [(&'static str, &mut u32); 13] {
         [
             ("frontends", &mut self.frontends),
             ("backends", &mut self.backends),
@@ -199,6 +204,7 @@ impl Capacity {
             ("fragments", &mut self.fragments),
             ("direct", &mut self.direct),
             ("yields", &mut self.yields),
+            ("events", &mut self.events),
         ]
     }
 

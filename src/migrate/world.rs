@@ -450,6 +450,9 @@ pub(super) fn seen(counters: &Counters) -> u64 {
                     | Reason::Retried
                     | Reason::Missed
                     | Reason::NoStorage
+                    | Reason::Affinity
+                    | Reason::Masqueraded
+                    | Reason::EventLost
             )
         })
         .map(|reason| counters.of(reason))

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::layout::hang;
 use super::report::{envelope, markdown};
-use super::{Failure, Progress, Report, Table};
+use super::{Cell, Failure, Progress, Report, Stream, Table};
 
 /// Output format, the same for every command.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -277,6 +277,17 @@ impl Ui {
     pub fn say_table(&mut self, table: &Table) -> Result<(), Failure> {
         let text = table.render(self.width, !self.options.no_headers, self.color_out);
         self.say(&format!("\n{text}"))
+    }
+
+    /// Prints the headings of a table whose rows come one by one; ignored when the output is for programs.
+    pub fn say_stream_headings(&mut self, stream: &Stream) -> Result<(), Failure> {
+        if self.options.no_headers { Ok(()) } else { self.say(&stream.headings()) }
+    }
+
+    /// Prints a row of such a table.
+    pub fn say_stream_row(&mut self, stream: &Stream, cells: &[Cell]) -> Result<(), Failure> {
+        let row = stream.row(cells, self.color_out);
+        self.say(&row)
     }
 
     /// Prints raw bytes to stdout: completions, man pages.

@@ -47,6 +47,7 @@ fn short_help_of_the_whole() {
       path         Follow a packet: which rules and maps it meets in each dataplane, and where it ends
       doctor       Find out why a Service does not work, from the API to a connection
       top          Watch how busy each Service and backend is
+      monitor      See which backend each connection gets, or why none, as it happens
       audit        Judge what the old dataplanes left on a node: what is wrong, and what to do
       preflight    Try what this kernel and node can do, or foretell it from a kernel's files
       explain      Explain a check of audit or preflight

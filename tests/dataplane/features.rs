@@ -18,7 +18,7 @@ pub(crate) fn has_function(name: &str) -> bool {
 }
 
 /// Whether address hooks may call a helper.
-pub(super) fn has_helper(helper: BpfHelper) -> bool {
+pub(crate) fn has_helper(helper: BpfHelper) -> bool {
     is_helper_supported(ProgramType::CgroupSockAddr, helper).expect("root can ask")
 }
 

@@ -1,7 +1,7 @@
 //! The maps' names, the version of their layout, and the configuration.
 
 /// Version of the layout of all maps; a change to any type of this crate raises it.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Names of the maps: at most 15 characters, the kernel's limit.
 pub mod map_name {
@@ -45,13 +45,19 @@ pub mod map_name {
     pub const DIRECT: &str = "kpx_direct";
     /// [`Device`](crate::Device) by ifindex.
     pub const DEVICES: &str = "kpx_devices";
+    /// [`Listener`](crate::Listener), one entry.
+    pub const LISTENER: &str = "kpx_listener";
+    /// Services that the listener asks for: service id → 1.
+    pub const LISTENED: &str = "kpx_listened";
+    /// [`Event`](crate::Event) records, a ring buffer.
+    pub const EVENTS: &str = "kpx_events";
     /// Where a program lays out what its stack has no room for, one element for each processor.
     pub const SCRATCH: &str = "kpx_scratch";
 
     /// All of them, in the order in which they are created.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 23] = [
         CONFIG, INDEX, FRONTENDS, SLOTS, BACKENDS, STATS, REASONS, PEERS, SOCKETS, YIELD, ADDRESSES, NETWORKS, SOURCES,
-        CLIENTS, AFFINITY, CONNTRACK, FRAGMENTS, DIRECT, DEVICES, SCRATCH,
+        CLIENTS, AFFINITY, CONNTRACK, FRAGMENTS, DIRECT, DEVICES, LISTENER, LISTENED, EVENTS, SCRATCH,
     ];
 }
 

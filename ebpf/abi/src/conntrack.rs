@@ -170,6 +170,8 @@ impl Flow {
     pub const DSR: u8 = 1 << 3;
     /// Another node has received the flow, and announced it to this one, which answers.
     pub const ANNOUNCED: u8 = 1 << 4;
+    /// Of [`Role::Forward`]: it has changed hands, and none of its packets has been seen since.
+    pub const CHANGED_HANDS: u8 = 1 << 5;
 
     /// Whether an option is set.
     #[inline(always)]

@@ -38,6 +38,7 @@ mod config;
 mod conntrack;
 mod device;
 pub mod dsr;
+mod event;
 mod flow;
 mod lookup;
 mod node;
@@ -58,6 +59,7 @@ pub use conntrack::{
 #[cfg(any(test, feature = "user"))]
 pub use conntrack::{expired, masquerade_of};
 pub use device::Device;
+pub use event::{Cause, Event, Listener};
 pub use flow::{Datagram, Known, datagram};
 pub use lookup::{ATTEMPTS, DropReason, Maps, Origin, Request, Verdict, keeps, list, lookup};
 pub use node::{AddressFlags, Affinity, AffinityKey, Client, NetworkFlags, NetworkKey, SourceKey};

@@ -82,11 +82,21 @@ pub enum Reason {
     DsrIgnored = 37,
     /// Packet path: too big to be announced; the client was told what fits.
     DsrTooBig = 38,
+    /// A Service remembers the backend that a client got.
+    Affinity = 39,
+    /// Packet path: the source that the backend sees chosen for a new flow.
+    Masqueraded = 40,
+    /// Packet path: first packet of a flow that was taken over from the kernel.
+    TakenOver = 41,
+    /// Packet path: first packet of a flow that was given back to the kernel.
+    GivenBack = 42,
+    /// An event that was listened for, and had no room.
+    EventLost = 43,
 }
 
 impl Reason {
     /// Number of reasons, size of `kpx_reasons`.
-    pub const COUNT: usize = 39;
+    pub const COUNT: usize = 44;
 
     /// All reasons, in the order of their numbers.
     pub const ALL: [Self; Self::COUNT] = [
@@ -129,6 +139,11 @@ impl Reason {
         Self::DsrTaken,
         Self::DsrIgnored,
         Self::DsrTooBig,
+        Self::Affinity,
+        Self::Masqueraded,
+        Self::TakenOver,
+        Self::GivenBack,
+        Self::EventLost,
     ];
 
     /// The name, lower case with underscores.
@@ -173,6 +188,11 @@ impl Reason {
             Self::DsrTaken => "dsr_taken",
             Self::DsrIgnored => "dsr_ignored",
             Self::DsrTooBig => "dsr_too_big",
+            Self::Affinity => "affinity",
+            Self::Masqueraded => "masqueraded",
+            Self::TakenOver => "taken_over",
+            Self::GivenBack => "given_back",
+            Self::EventLost => "event_lost",
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::packet::{FragmentKey, Ports};
 use crate::{
-    AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Device, Flow, Frontend, FrontendKey, FrontendRef,
-    NetworkFlags, NetworkKey, Peer, Socket, SourceKey, Stats, Tuple, YieldKey, YieldUntil,
+    AddressFlags, Affinity, AffinityKey, Backend, Client, Config, Device, Event, Flow, Frontend, FrontendKey,
+    FrontendRef, Listener, NetworkFlags, NetworkKey, Peer, Socket, SourceKey, Stats, Tuple, YieldKey, YieldUntil,
 };
 
 macro_rules! pod {
@@ -38,6 +38,8 @@ macro_rules! pod {
                 assert_eq!(size_of::<Client>(), 16 + 16);
                 assert_eq!(size_of::<AffinityKey>(), 16 + 4);
                 assert_eq!(size_of::<Affinity>(), 8 + 4 + 4);
+                assert_eq!(size_of::<Event>(), 8 + 8 + 3 * 16 + 4 * 4 + 3 * 2 + 3 + 7);
+                assert_eq!(size_of::<Listener>(), 3 * 8 + 16 + 8 + 3 * 4 + 2 + 1 + 1);
                 assert_eq!(size_of::<Tuple>(), 16 + 16 + 2 + 2 + 1 + 3);
                 assert_eq!(size_of::<Flow>(), 40 + 8 + 4 + 4 + 4 + 1 + 1 + 1 + 1);
                 assert_eq!(size_of::<FragmentKey>(), 16 + 16 + 4 + 1 + 3);
@@ -57,11 +59,13 @@ pod!(
     Client,
     Config,
     Device,
+    Event,
     Flow,
     FragmentKey,
     Frontend,
     FrontendKey,
     FrontendRef,
+    Listener,
     NetworkFlags,
     NetworkKey,
     Peer,

@@ -10,8 +10,8 @@ use aya_ebpf::helpers::generated::bpf_redirect_neigh;
 use kpx_abi::dsr::{accept, announced, clashes, header4, header6, known, overhead};
 use kpx_abi::packet::{Bytes as _, Extent, Kind, Packet, parse, proto, signal};
 use kpx_abi::{
-    Addr, AddressFlags, Device, Flow, FrontendKey, Maps as _, NetworkFlags, Opening, Reason, Role, Tuple,
-    replaceable, unspecified,
+    Addr, AddressFlags, Device, Flow, FrontendKey, Maps as _, NetworkFlags, Opening, Reason, Role, Tuple, replaceable,
+    unspecified,
 };
 
 use super::flows::{Conntrack, Scratch, device, is_direct, remember_fragment, touch};

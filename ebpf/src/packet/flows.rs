@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{HashMap, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use aya_ebpf::macros::btf_map;
 use kpx_abi::packet::{FragmentKey, Packet, Ports, proto};
-use kpx_abi::{Addr, Device, Flow, Flows, Full, Mode, Opening, PortRange, Request, Room, TOUCH_NS, Tuple};
+use kpx_abi::{Addr, Cause, Device, Flow, Flows, Full, Mode, Opening, PortRange, Request, Room, TOUCH_NS, Tuple};
 
 /// Entries of a map before the loader sets what it needs.
 const DEFAULT: usize = 1024;
@@ -43,6 +43,8 @@ pub struct Scratch {
     pub egress: bool,
     /// The device whose hook this is.
     pub device: Device,
+    /// Its number.
+    pub ifindex: u32,
     /// The packet.
     pub packet: Packet,
     /// The packet that an ICMP error quotes.
@@ -57,6 +59,10 @@ pub struct Scratch {
     pub room: Room,
     /// What is known of the flow.
     pub request: Request,
+    /// Why the lookup found no backend.
+    pub cause: Cause,
+    /// Whether the client is remembered with the backend.
+    pub sticky: bool,
     /// The device that a packet leaves by without the stack.
     pub out: u32,
     /// The largest packet that fits there, bytes.

@@ -15,6 +15,7 @@ mod quote;
 mod refuse;
 mod rewrite;
 mod skb;
+mod tell;
 mod xdp;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -22,7 +23,8 @@ use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use kpx_abi::packet::{Extent, Kind, Packet, parse, proto, signal};
 use kpx_abi::{
-    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, Options, PortRange, Reason, Role, Tuple, masquerade, replaceable,
+    Device, Failure, Flow, FlowState, Hook, Maps as _, Mode, Options, PortRange, Reason, Role, Tuple, masquerade,
+    replaceable,
 };
 
 use crate::maps::{Kernel, count, settings};
@@ -69,6 +71,7 @@ fn run(skb: Skb, egress: bool) -> i32 {
     scratch.ports = PortRange { first: settings.snat_first, last: settings.snat_last };
     scratch.egress = egress;
     scratch.device = *device;
+    scratch.ifindex = skb.device();
     // SAFETY: a helper without conditions.
     scratch.now_ns = unsafe { bpf_ktime_get_ns() };
     if !read(skb, scratch) {
@@ -105,6 +108,10 @@ fn run(skb: Skb, egress: bool) -> i32 {
     // What the node itself sends is masqueraded by nobody here.
     let flow = find(&mut scratch.packet.tuple, egress, egress && skb.came_by() != 0);
     if let Some(flow) = flow {
+        // SAFETY: an element of the map, whose words change one by one at most.
+        if unsafe { (*flow).has(Flow::CHANGED_HANDS) } {
+            tell::changed_hands(flow, scratch);
+        }
         // SAFETY: an element of the map; its role and device never change.
         let (state, here, role, direct, answered_there) = unsafe {
             let flow = &*flow;
@@ -122,7 +129,7 @@ fn run(skb: Skb, egress: bool) -> i32 {
                 return NEXT;
             }
             FlowState::Frozen => {
-                count(Reason::FrozenFlow);
+                tell::frozen(flow, scratch);
                 return DROP;
             }
         }
@@ -274,9 +281,9 @@ fn follow(skb: Skb, flow: *mut Flow, scratch: &mut Scratch) -> i32 {
     if undecided {
         let outcome = choose_source(scratch);
         if outcome != CHOSEN {
-            count(if outcome == NO_SOURCE { Reason::NoSource } else { failed(outcome) });
-            return DROP;
+            return tell::not_opened(scratch, outcome);
         }
+        tell::masqueraded(flow, scratch);
     } else {
         // SAFETY: as above; an element that is replaced stays readable while the program runs.
         scratch.to = unsafe { (*flow).to };
@@ -319,7 +326,11 @@ const NO_SOURCE: u32 = 3;
 /// What is counted for a failure to open a flow.
 #[inline(always)]
 fn failed(outcome: u32) -> Reason {
-    if outcome == FULL { Reason::ConntrackFull } else { Reason::NoPort }
+    match outcome {
+        FULL => Reason::ConntrackFull,
+        NO_SOURCE => Reason::NoSource,
+        _ => Reason::NoPort,
+    }
 }
 
 /// The outcome as a number: a function of its own returns nothing larger.

@@ -3,14 +3,15 @@
 use aya_ebpf::helpers::bpf_get_prandom_u32;
 use kpx_abi::packet::{Kind, proto, signal};
 use kpx_abi::{
-    AddressFlags, Device, Flow, Flows as _, FrontendKey, Maps as _, Mode, NetworkFlags, Opening, Origin, Reason,
+    AddressFlags, Cause, Device, Flow, Flows as _, FrontendKey, Maps as _, Mode, NetworkFlags, Opening, Origin, Reason,
     Request, Role, Tuple, Verdict, flow_hash, lookup, open,
 };
 
 use super::flows::{Conntrack, Scratch, is_direct, note_direct};
 use super::refuse::{refuse, too_big};
 use super::skb::Skb;
-use super::{CHOSEN, DROP, NEXT, dsr, failed, mark, number, send};
+use super::tell::{not_opened, opened, tell};
+use super::{CHOSEN, DROP, NEXT, dsr, mark, number, send};
 use crate::maps::{Counter, Kernel, count, stick, tally};
 
 /// What is to happen to a packet.
@@ -23,6 +24,8 @@ mod decision {
     pub(super) const DROP: u32 = 2;
     /// It is not for us.
     pub(super) const PASS: u32 = 3;
+    /// It would be for us in another mode.
+    pub(super) const OBSERVED: u32 = 4;
 }
 
 /// Decides about a packet that belongs to no flow of ours.
@@ -46,10 +49,18 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch, egress: 
     }
     match decide(skb, scratch) {
         decision::OPEN => {}
-        decision::REFUSE => return turn_away(skb, scratch),
+        decision::REFUSE => {
+            tell(scratch, Reason::PacketRefused);
+            return turn_away(skb, scratch);
+        }
         decision::DROP => {
             count(Reason::PacketDropped);
+            tell(scratch, Reason::PacketDropped);
             return DROP;
+        }
+        decision::OBSERVED => {
+            tell(scratch, observed(scratch.mode));
+            return pass(skb, known, scratch);
         }
         _ => return pass(skb, known, scratch),
     }
@@ -66,11 +77,10 @@ pub fn first(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch, egress: 
         };
     let outcome = begin(scratch);
     if outcome != CHOSEN {
-        // Dropped, not left to the rules: the flow's next packet may find room, and two must not translate one flow.
-        count(failed(outcome));
-        return DROP;
+        return not_opened(scratch, outcome);
     }
     count(Reason::FlowOpened);
+    opened(scratch);
     tally(scratch.opening.service, Counter::Connects);
     if direct {
         return dsr::announce(skb, scratch);
@@ -91,8 +101,7 @@ fn pass(skb: Skb, known: Option<*mut Flow>, scratch: &mut Scratch) -> i32 {
     }
     let outcome = begin(scratch);
     if outcome != CHOSEN {
-        count(failed(outcome));
-        return DROP;
+        return not_opened(scratch, outcome);
     }
     count(Reason::SetApart);
     send(skb, Role::Forward as u8, 0, scratch)
@@ -183,6 +192,8 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
             scratch.to.dst = backend.addr;
             scratch.to.dport = backend.port;
             scratch.opening.apart = is_direct(&scratch.to, scratch.now_ns);
+            scratch.cause = Cause::None;
+            scratch.sticky = sticky;
             if sticky {
                 stick(&scratch.request.affinity_key(service), id, scratch.now_ns);
             }
@@ -190,10 +201,21 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
         }
         Verdict::Reject { service } => {
             tally(service, Counter::Refused);
+            no_flow(scratch, service, Cause::NoBackend);
             decision::REFUSE
         }
-        Verdict::UndefinedPort => decision::REFUSE,
-        Verdict::Drop { .. } | Verdict::Unallocated => decision::DROP,
+        Verdict::UndefinedPort => {
+            no_flow(scratch, 0, Cause::UndefinedPort);
+            decision::REFUSE
+        }
+        Verdict::Drop { service, why } => {
+            no_flow(scratch, service, why.into());
+            decision::DROP
+        }
+        Verdict::Unallocated => {
+            no_flow(scratch, 0, Cause::Unallocated);
+            decision::DROP
+        }
         Verdict::NotService => {
             count(Reason::NotService);
             decision::PASS
@@ -205,35 +227,46 @@ fn decide(skb: Skb, scratch: &mut Scratch) -> u32 {
     }
 }
 
+/// Leaves in `scratch` what there is to be told of a packet that no flow is opened for.
+#[inline(always)]
+fn no_flow(scratch: &mut Scratch, service: u32, cause: Cause) {
+    scratch.cause = cause;
+    scratch.opening.service = service;
+    scratch.opening.backend = 0;
+    scratch.opening.backend_addr = [0; 16];
+    scratch.opening.backend_port = 0;
+}
+
+/// What is counted in shadow and drain mode.
+#[inline(always)]
+fn observed(mode: Mode) -> Reason {
+    if matches!(mode, Mode::Drain) { Reason::DrainPassed } else { Reason::Shadow }
+}
+
 /// Shadow and drain mode: counts, and remembers which flows of datagrams the rules have.
 #[inline(always)]
 fn observe(scratch: &mut Scratch, verdict: &Verdict<'_>) -> u32 {
-    let service = match *verdict {
+    let (service, cause, is_first) = match *verdict {
         Verdict::Backend { service, .. } => {
-            if scratch.packet.tuple.proto == proto::UDP {
-                note_left(scratch, service);
-            }
-            service
+            (service, Cause::None, scratch.packet.tuple.proto != proto::UDP || note_left(scratch, service))
         }
-        Verdict::Reject { service } | Verdict::Drop { service, .. } => service,
+        Verdict::Reject { service } => (service, Cause::NoBackend, true),
+        Verdict::Drop { service, why } => (service, why.into(), true),
         _ => {
             count(Reason::NotService);
             return decision::PASS;
         }
     };
-    if scratch.mode == Mode::Drain {
-        count(Reason::DrainPassed);
-        tally(service, Counter::Passed);
-    } else {
-        count(Reason::Shadow);
-        tally(service, Counter::Shadow);
-    }
-    decision::PASS
+    count(observed(scratch.mode));
+    tally(service, if scratch.mode == Mode::Drain { Counter::Passed } else { Counter::Shadow });
+    no_flow(scratch, service, cause);
+    if is_first { decision::OBSERVED } else { decision::PASS }
 }
 
-/// Notes that the rules have this flow, and takes no entry's place: it may be changing hands at this moment.
+/// Notes that the rules have this flow, and takes no entry's place: it may be changing hands at this moment. False if
+/// the flow is known.
 #[inline(always)]
-fn note_left(scratch: &mut Scratch, service: u32) {
+fn note_left(scratch: &mut Scratch, service: u32) -> bool {
     if let Some(known) = Conntrack.find(&scratch.packet.tuple) {
         // SAFETY: an element of the map; its last word of use is written without order.
         unsafe {
@@ -241,11 +274,12 @@ fn note_left(scratch: &mut Scratch, service: u32) {
                 (*known).last_ns = scratch.now_ns;
             }
         }
-        return;
+        return false;
     }
     scratch.room.flow = Flow { service, last_ns: scratch.now_ns, role: Role::Left as u8, ..Flow::default() };
     // Without room the flow counts as new after the switch, as if it had been silent.
     let _ = Conntrack.add(&scratch.packet.tuple, &scratch.room.flow);
+    true
 }
 
 /// The question that a packet asks.

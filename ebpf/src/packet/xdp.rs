@@ -102,6 +102,10 @@ fn translate(scratch: &mut Scratch) -> bool {
         {
             return false;
         }
+        // Who listens is told by tc.
+        if (*first).has(Flow::CHANGED_HANDS) {
+            return false;
+        }
         scratch.to = (*first).to;
         let second = Conntrack.find(&scratch.to);
         match second {

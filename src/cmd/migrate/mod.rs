@@ -13,6 +13,8 @@ mod verify;
 
 use std::time::Duration;
 
+pub(super) use narrator::stop_flag;
+
 use super::{Context, Globals};
 use crate::migrate::{Accept, Choice, Named, ProxyDriver, SessionOptions, Wishes};
 use crate::ui::{Exit, Failure};

@@ -12,7 +12,7 @@ use crate::migrate::{Action, Notice, PhaseName, Took};
 use crate::ui::{Exit, Failure, Progress, Ui, to_value};
 
 /// A flag that the first Ctrl-C (or SIGTERM) sets; the second one ends the process at once.
-pub(super) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+pub(in crate::cmd) fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // The order matters: the shutdown looks at the flag before the same signal sets it.

@@ -242,7 +242,8 @@ fn one(
         part.push((arrives.reversed(), flow(Role::Unmasquerade, between.reversed(), seen[1])));
     }
     let to = if masqueraded { between.halfway() } else { between };
-    part.push((request, flow(Role::Forward, to, seen[0])));
+    let forward = flow(Role::Forward, to, seen[0]);
+    part.push((request, Flow { options: forward.options | Flow::CHANGED_HANDS, ..forward }));
     Ok(part)
 }
 

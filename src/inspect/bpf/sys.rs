@@ -111,6 +111,12 @@ fn unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | 524))
 }
 
+/// A value that the kernel has written; `None` if it is of another size.
+pub(crate) fn value_of<V: aya::Pod>(bytes: &[u8]) -> Option<V> {
+    // SAFETY: as many bytes as a value has, any of which are one: that is what plain old data means.
+    (bytes.len() == size_of::<V>()).then(|| unsafe { bytes.as_ptr().cast::<V>().read_unaligned() })
+}
+
 /// `CLOCK_MONOTONIC`, nanoseconds: the clock of `bpf_ktime_get_ns`.
 pub(crate) fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -152,7 +152,7 @@ impl Tables {
     }
 
     /// Gives the frontend of a service affinity, in seconds.
-    pub(super) fn affinity(&mut self, service: u32, seconds: u32) {
+    pub(crate) fn affinity(&mut self, service: u32, seconds: u32) {
         let frontend = self.frontends.get(&service, 0).expect(READS);
         set(&mut self.frontends, service, Frontend { affinity: seconds, ..frontend });
     }

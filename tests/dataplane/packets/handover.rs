@@ -1,5 +1,6 @@
 //! Running flows go from the kernel's rules to the packet path and back: nothing is lost, the server notices nothing.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use kpx::capture::command;
 use kpx::capture::netlink::Netlink;
 use kpx::dataplane::handover::{give_back, go_beside, leave, take_over};
-use kpx::dataplane::{Mode, Reason};
+use kpx::dataplane::{Event, EventKind, Filter, Listener, Mode, Reason};
 use kpx::inspect::conntrack::{Entry, walk};
 use kpx_abi::packet::proto::TCP;
 use kpx_abi::{Exposure, Flags};
@@ -106,6 +107,14 @@ fn remember_closed(world: &World, client: SocketAddr) {
     });
 }
 
+/// Each of the twelve flows was told of; once, unless user space changed an entry at the moment of its packet.
+fn assert_all_told(listener: &mut Listener, reason: Reason) {
+    let events: Vec<Event> = std::iter::from_fn(|| listener.next_event()).collect();
+    assert!(events.iter().all(|event| event.reason == reason), "{events:?}");
+    let flows: BTreeSet<_> = events.iter().map(|e| (e.protocol, e.client, e.client_port)).collect();
+    assert!(flows.len() == 12 && events.len() <= 13, "{events:?}");
+}
+
 #[test]
 fn flows_go_over_and_back_and_nothing_is_lost() {
     World::with(|world| {
@@ -140,6 +149,8 @@ fn flows_go_over_and_back_and_nothing_is_lost() {
             assert!(gap <= idle.max(NOISE), "{when}: {gap:?}, idle {idle:?}");
         };
 
+        let kinds = BTreeSet::from([EventKind::HandedOver]);
+        let mut listener = Listener::start(&world.paths, Filter { kinds, ..Filter::default() }).unwrap();
         let taken = world.inside("node", || take_over(&mut dataplane, |_| true)).unwrap();
         assert_eq!((taken.flows.len(), taken.left.len()), (12, 0), "{taken:?}");
         dataplane.set_mode(Mode::Active).unwrap();
@@ -151,6 +162,7 @@ fn flows_go_over_and_back_and_nothing_is_lost() {
         assert_eq!(kernel_entries(world, BULK), [""; 0]);
         sleep(Duration::from_secs(1));
         within(longest(), "taken over");
+        assert_all_told(&mut listener, Reason::TakenOver);
         assert!(dataplane.counters().unwrap().of(Reason::Forwarded) > 100);
         assert_eq!(dataplane.counters().unwrap().of(Reason::FlowOpened), 0);
 
@@ -159,9 +171,11 @@ fn flows_go_over_and_back_and_nothing_is_lost() {
         for id in inside.ids().iter().filter(|id| id.protocol == TCP) {
             remember_closed(world, id.client);
         }
+        listener.renew().unwrap();
         let given = world.inside("node", || give_back(&mut dataplane, |_| true)).unwrap();
         assert_eq!((given.flows.len(), given.kept.len()), (12, 0), "{given:?}");
         alive();
+        assert_all_told(&mut listener, Reason::GivenBack);
         assert_eq!(kernel_entries(world, PORT).len(), 8);
         assert_eq!(kernel_entries(world, BULK).len(), 4);
         world.inside("node", || dataplane.detach_devices()).unwrap();

@@ -23,6 +23,11 @@ fn layout_3_and_then_its_programs_are_replaced_under_traffic() {
     replaced_from(3);
 }
 
+#[test]
+fn layout_4_and_then_its_programs_are_replaced_under_traffic() {
+    replaced_from(4);
+}
+
 fn replaced_from(layout: u32) {
     World::with(|world| {
         let cgroup = world.paths.cgroup.join(format!("kpx-upgrade-{}", std::process::id()));
