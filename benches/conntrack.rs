@@ -181,13 +181,8 @@ fn diverse() -> String {
 
 fn services() -> ServiceTable {
     let backend = |ip| Backend { ip: IpAddr::V4(ip), port: 8080, weight: 1, local: None, state: None };
-    let frontend = |n: u32| Frontend {
-        key: FrontendKey {
-            ip: IpAddr::V4(cluster_ip(n)),
-            port: 80,
-            protocol: Protocol::Tcp,
-            exposure: Exposure::ClusterIp,
-        },
+    let frontend = |n: u32, protocol| Frontend {
+        key: FrontendKey { ip: IpAddr::V4(cluster_ip(n)), port: 80, protocol, exposure: Exposure::ClusterIp },
         service: None,
         port_name: None,
         cluster: (0..3).map(|i| backend(endpoint(n, i))).collect(),
@@ -202,5 +197,6 @@ fn services() -> ServiceTable {
         forwarding: None,
         origin: Origin::MapEntry { map: "bench", id: n },
     };
-    ServiceTable::new((0..SERVICES).map(frontend).collect(), NodeFacts::default(), NodeFacts::default())
+    let both = |n| [Protocol::Tcp, Protocol::Udp].map(|protocol| frontend(n, protocol));
+    ServiceTable::new((0..SERVICES).flat_map(both).collect(), NodeFacts::default(), NodeFacts::default())
 }
