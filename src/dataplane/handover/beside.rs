@@ -8,11 +8,13 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 
+use kpx_abi::{Stage, stage};
+
 use super::export::Export;
-use super::import::{has_moved_on, id, is_over};
+use super::import::{has_moved_on, id, seen};
 use super::{By, Carried, FlowId, HandoverError, REQUESTS, by, carried_now, delete, listed, renew, wire};
 use crate::capture::netlink::{Netlink, NetlinkError, Request};
-use crate::inspect::conntrack::{Entry, Status, Translator, Tuple as Ends};
+use crate::inspect::conntrack::{Entry, Translator, Tuple as Ends};
 
 /// The flow of an entry, for another one.
 fn export(entry: &Entry) -> Export {
@@ -23,8 +25,7 @@ fn export(entry: &Entry) -> Export {
         translated: Ends { source: sees, destination: entry.reply.source },
         backend: entry.reply.source,
         source: (sees != client).then_some(sees),
-        answered: entry.status.has(Status::SEEN_REPLY) == Some(true),
-        closing: is_over(entry) || matches!(entry.state, Some("FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK")),
+        stage: seen(entry).map_or(Stage::Closing, |[there, back]| stage(there, back)),
         timeout: entry.timeout.unwrap_or(0).max(1),
     }
 }

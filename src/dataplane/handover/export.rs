@@ -51,9 +51,8 @@ pub(super) struct Export {
     pub(super) backend: SocketAddr,
     /// What the backend sees, where that is not the client's address and port.
     pub(super) source: Option<SocketAddr>,
-    pub(super) answered: bool,
-    /// Whether a side has finished.
-    pub(super) closing: bool,
+    /// How far it has come.
+    pub(super) stage: Stage,
     /// Seconds until it is forgotten if nothing more comes.
     pub(super) timeout: u32,
 }
@@ -61,8 +60,7 @@ pub(super) struct Export {
 impl Export {
     /// Whether packets have come since it was `earlier`.
     pub(super) fn has_moved_on(&self, earlier: &Self) -> bool {
-        let shown = |flow: &Self| (flow.answered, flow.closing);
-        self.id == earlier.id && (shown(self) != shown(earlier) || self.timeout > earlier.timeout)
+        self.id == earlier.id && (self.stage != earlier.stage || self.timeout > earlier.timeout)
     }
 }
 
@@ -124,8 +122,7 @@ fn one(flows: &HashMap<Tuple, Flow>, id: FlowId, request: &Tuple, flow: &Flow, n
         translated: Ends { source: at(between.src, between.sport), destination: at(between.dst, between.dport) },
         backend: at(arrives.dst, arrives.dport),
         source: (source != id.client).then_some(source),
-        answered: stage != Stage::Opening,
-        closing: matches!(stage, Stage::HalfClosed | Stage::Closing),
+        stage,
         timeout: u32::try_from(remains / 1_000_000_000).unwrap_or(u32::MAX).max(1),
     })
 }

@@ -109,11 +109,6 @@ fn tuple(from: SocketAddr, to: SocketAddr, protocol: u8) -> Tuple {
     FlowId { protocol, client: from, frontend: to }.key()
 }
 
-/// Whether both sides of a flow have finished, or one has broken it off.
-pub(super) fn is_over(entry: &Entry) -> bool {
-    matches!(entry.state, Some("TIME_WAIT" | "CLOSE" | "CLOSED" | "SHUTDOWN_ACK_SENT"))
-}
-
 /// Whether the kernel has seen packets of a flow between two looks at its entry.
 pub(super) fn has_moved_on(then: &Entry, now: &Entry) -> bool {
     let same = (then.id, then.zone) == (now.id, now.zone);
@@ -121,16 +116,17 @@ pub(super) fn has_moved_on(then: &Entry, now: &Entry) -> bool {
 }
 
 /// What both directions have shown, by the kernel's state.
-fn seen(entry: &Entry) -> Result<[u8; 2], Unfit> {
+pub(super) fn seen(entry: &Entry) -> Result<[u8; 2], Unfit> {
     use signal::{ANSWERS, CARRIES, FINISHES, OPENS};
     let answered = entry.status.has(Status::SEEN_REPLY) == Some(true);
     Ok(match (entry.protocol, entry.state) {
         (proto::UDP, _) => [OPENS, if answered { OPENS } else { 0 }],
         (_, Some("HEARTBEAT_SENT" | "HEARTBEAT_ACKED")) => return Err(Unfit::Multihomed),
-        _ if is_over(entry) => return Err(Unfit::Ended),
+        (_, Some("TIME_WAIT" | "CLOSE" | "CLOSED" | "SHUTDOWN_ACK_SENT")) => return Err(Unfit::Ended),
         (_, Some("SYN_SENT" | "SYN_SENT2" | "COOKIE_WAIT")) => [OPENS, 0],
         (_, Some("SYN_RECV" | "COOKIE_ECHOED")) => [OPENS, ANSWERS],
-        (_, Some("FIN_WAIT" | "CLOSE_WAIT" | "LAST_ACK" | "SHUTDOWN_SENT" | "SHUTDOWN_RECD")) => {
+        (_, Some("LAST_ACK")) => [OPENS | CARRIES | FINISHES, ANSWERS | CARRIES | FINISHES],
+        (_, Some("FIN_WAIT" | "CLOSE_WAIT" | "SHUTDOWN_SENT" | "SHUTDOWN_RECD")) => {
             [OPENS | CARRIES | FINISHES, ANSWERS | CARRIES]
         }
         _ => [OPENS | CARRIES, ANSWERS | CARRIES],

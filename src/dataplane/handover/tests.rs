@@ -202,6 +202,7 @@ fn what_is_given_back_is_what_was_taken() {
 /// What a flow shows between the reading of it and its being the kernel's.
 #[test]
 fn what_a_flow_shows_while_it_is_given_back_is_noticed() {
+    use kpx_abi::Stage;
     use kpx_abi::packet::signal;
     let entry = entry(TCP, "10.0.0.9:40000", "10.96.0.10:80", "10.244.0.5:8080", "10.0.0.9:40000");
     let (flows, _) = import(&[entry], &[], &known(), &HashMap::new(), NOW);
@@ -213,11 +214,11 @@ fn what_a_flow_shows_while_it_is_given_back_is_noticed() {
         flow.last_ns = NOW + SECOND;
     }
     let spoken = now(&table);
-    assert!(spoken.has_moved_on(&then) && !spoken.closing);
+    assert!(spoken.has_moved_on(&then) && spoken.stage == Stage::Established);
     for flow in table.values_mut() {
         flow.seen |= signal::FINISHES;
     }
-    assert!(now(&table).has_moved_on(&spoken) && now(&table).closing);
+    assert!(now(&table).has_moved_on(&spoken) && now(&table).stage == Stage::Closing);
 }
 
 proptest! {

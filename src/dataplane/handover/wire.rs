@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use kpx_abi::Stage;
 use kpx_abi::packet::proto;
 
 use super::export::Export;
@@ -47,6 +48,7 @@ const LIBERAL: [u8; 2] = [8, 8];
 const SYN_SENT: u8 = 1;
 const ESTABLISHED: u8 = 3;
 const FIN_WAIT: u8 = 4;
+const TIME_WAIT: u8 = 7;
 
 const fn family(addr: &SocketAddr) -> u8 {
     if addr.is_ipv4() { libc::AF_INET as u8 } else { libc::AF_INET6 as u8 }
@@ -135,16 +137,18 @@ pub(super) fn creation(flow: &Export, by: By) -> Request {
 pub(super) fn renewal(flow: &Export) -> Request {
     let protocol = flow.id.protocol;
     let original = Tuple { source: flow.id.client, destination: flow.id.frontend };
-    let answered = if flow.answered { Status::SEEN_REPLY | Status::ASSURED } else { 0 };
+    let answered = if flow.stage == Stage::Opening { 0 } else { Status::SEEN_REPLY | Status::ASSURED };
     let mut request = Request::netfilter(CTNETLINK, NEW, family(&flow.id.client))
         .with(NESTED | TUPLE_ORIG, &tuple(protocol, &original))
         .with(STATUS, &(CONFIRMED | answered).to_be_bytes())
         .with(TIMEOUT, &flow.timeout.to_be_bytes());
     if protocol == proto::TCP {
-        let state = match (flow.answered, flow.closing) {
-            (false, _) => SYN_SENT,
-            (true, true) => FIN_WAIT,
-            (true, false) => ESTABLISHED,
+        let state = match flow.stage {
+            Stage::Opening => SYN_SENT,
+            Stage::Established => ESTABLISHED,
+            Stage::HalfClosed => FIN_WAIT,
+            // Nobody would wait for its end any more.
+            Stage::Closing | Stage::Closed => TIME_WAIT,
         };
         let (mut inner, mut info) = (Vec::new(), Vec::new());
         attribute(&mut inner, TCP_STATE, &[state]);

@@ -403,6 +403,6 @@ fn what_is_seen_while_flows_go_beside_counts() {
         };
         assert!((80..=90).contains(&seconds("udp")), "{}", seconds("udp"));
         assert!((100..=110).contains(&seconds("tcp")), "{}", seconds("tcp"));
-        assert!(!conntrack("-L -p tcp").contains("ESTABLISHED"));
+        assert!(conntrack("-L -p tcp").contains("TIME_WAIT"));
     });
 }
