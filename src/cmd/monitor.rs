@@ -74,7 +74,7 @@ fn why(name: &str) -> Why {
 }
 
 /// Columns that are as wide as what they mostly hold; the last one takes what comes.
-const COLUMNS: [(&str, usize); 5] = [("TIME", 8), ("EVENT", 11), ("CLIENT", 17), ("TO", 19), ("SERVICE", 0)];
+const COLUMNS: [(&str, usize); 5] = [("TIME", 8), ("EVENT", 11), ("SERVICE", 20), ("TO", 20), ("CLIENT", 0)];
 const WIDE: [(&str, usize); 10] = [
     ("TIME", 15),
     ("EVENT", 11),
@@ -276,7 +276,9 @@ fn print(context: &mut Context, stream: &Stream, event: &Event, services: &Servi
             name.into(),
         ]
     } else {
-        vec![local.strftime("%H:%M:%S").to_string().into(), kind, client.into(), to.into(), name.into()]
+        // Without its port, which few look for, lines fit a terminal of 80.
+        let client = event.client.map_or(client, |ip| ip.to_string());
+        vec![local.strftime("%H:%M:%S").to_string().into(), kind, name.into(), to.into(), client.into()]
     };
     context.ui.say_stream_row(stream, &cells)
 }
